@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from agents.core.drawing.spark import sparkline
 from agents.core.files import write_atomic
 from agents.core.text import command, printable, utc
 from agents.core.types import CaseResult, Gate, Severity
-from agents.detection.limits import DAYS_MIN, bounds
+from agents.detection.explanations.budget_trade import budget_trade
 from agents.learning import charts
 from agents.learning.run import (
     FeatureDrift,
@@ -77,13 +79,15 @@ def render(run: TrainingRun) -> str:
     values |= {"features": _features(run), "sample": _sample(run), "mark": _mark}
     values |= {"days": charts.days(run.sample.by_day, "queries by day") if run.sample else ""}
     values |= {"types": [_type_row(one) for one in run.types]}
-    values |= {"trade": _trade(run.candidate.get("limits", {}))}
+    values |= {"trade": budget_trade(run.candidate.get("limits", {}))}
     values |= {
         "alerts": _alerts(run),
         "drift": [_drift_row(one) for one in sorted(run.drift, key=lambda one: -one.psi)],
     }
     values |= _validation(run.validation, run.options.scores) if run.validation else {}
-    return _environment().get_template("training_report.html.j2").render(values)
+    style = Markup(f"\n{_environment().get_template('training_report.css').render()}\n")  # noqa: S704 - a file of ours
+    digest = b64encode(sha256(style.encode()).digest()).decode()
+    return _environment().get_template("training_report.html.j2").render(values, style=style, digest=digest)
 
 
 def recommendation(run: TrainingRun) -> str:
@@ -188,32 +192,6 @@ def _drift_row(one: FeatureDrift) -> dict[str, Any]:
         "jensen_shannon": f"{one.jensen_shannon:.3f}",
         "wasserstein": f"{one.wasserstein:.3f}",
         "spark": sparkline(one.old, one.new, f"{one.name}, then and now"),
-    }
-
-
-def _trade(limits: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of limits.BudgetChoice.to_json in words, and as a chart once there is a curve; {} without one."""
-    if "curve" not in limits:
-        return {}
-    factor, days, budget, curve = (limits[name] for name in ("factor", "days", "budget_per_week", "curve"))
-    unseen = {name: f"{amount:,.0f}" for name, amount in bounds(factor).items()}
-    leak = (
-        f"Per client and domain, up to {unseen['encoded_bytes_a_day']} bytes of encoded data a day "
-        f"({unseen['encoded_bytes_an_hour']} an hour), or {unseen['bytes_in_words_a_day']} bytes a day spelled in "
-        f"words, can leave unseen (limits at factor {factor:g}; known services and familiar domains have more)"
-    )
-    if days < DAYS_MIN:
-        history = f"{days} of the {DAYS_MIN} days of history that it takes" if days else "no history yet"
-        return {"sentence": f"{leak}; this rests on {history}, so the alert budget does not move it.", "chart": ""}
-    spent = next((y for x, y in curve if x == factor), 0.0)
-    weighed = f"these limits would have asked for {spent:g} investigations a week, of a budget of {budget:g}"
-    over = ", and looser limits are not allowed" if spent > budget else ""
-    points = [(bounds(x)["encoded_bytes_a_day"], y) for x, y in curve]
-    names = (f"budget: {budget:g} a week", "encoded bytes a day that can leave unseen, per client and domain")
-    chosen = bounds(factor)["encoded_bytes_a_day"]
-    return {
-        "sentence": f"{leak}; in {days} days of history {weighed}{over}.",
-        "chart": charts.trade(points, chosen, budget, names, "investigations a week against what can leave unseen"),
     }
 
 

@@ -332,7 +332,9 @@ class _Flow:
         self._heed_pin()
         self._heed_rejections()
         gates = [plain(gate) | {"passed": gate.passed, "margin": plain(gate.margin)} for gate in validation.gates]
-        self._parts.registry.note(self._run.candidate_id, {"gates": gates, "passed": validation.passed})
+        moved = [plain(one) for one in sorted(drifts, key=lambda one: -one.psi)]
+        told = {"gates": gates, "passed": validation.passed, "drift": moved}
+        self._parts.registry.note(self._run.candidate_id, told)
         _log.info("candidate_validated", passed=validation.passed, missed=[gate.name for gate in self._run.missed])
 
     def _drift(self) -> tuple[FeatureDrift, ...]:

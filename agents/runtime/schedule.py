@@ -7,10 +7,10 @@ run on first: after a time without a scheduler, after a clock was set, or by two
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Protocol
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -18,22 +18,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.types import ScheduledJob
+from agents.runtime.jobs import MAINTAIN, RETRAIN, JobStore
 from agents.store.retention import ClockWatch
 
-RETRAIN, MAINTAIN, SUMMARISE = "retrain", "maintain", "summarise"
 MAINTAIN_SCHEDULE = "30 3 * * *"
 """Retention and pruning of backups, daily, away from the usual hour of retraining."""
 _log = structlog.get_logger()
-
-
-class JobStore(Protocol):
-    """The table of jobs. Every method raises StoreError."""
-
-    def jobs(self) -> Sequence[ScheduledJob]: ...
-
-    def save_job(self, job: ScheduledJob) -> None: ...
-
-    def take_job(self, job: ScheduledJob, now: float, next_run: float) -> bool: ...
 
 
 class RetrainScheduler:
@@ -48,11 +38,14 @@ class RetrainScheduler:
         timezone: str,
         clock: ClockWatch | None = None,
         others: Mapping[str, tuple[Callable[[], object], str]] = MappingProxyType({}),
+        is_paused: Callable[[str], bool] = lambda name: False,
     ) -> None:
         """Raises SettingsError for a bad schedule or zone; opens nothing yet.
 
-        clock: while it is doubted, jobs wait. others: further jobs by name, each with its schedule.
+        clock: while it is doubted, jobs wait. others: further jobs by name, each with its schedule. is_paused: whether
+        people want a job, by its name, to be passed over.
         """
+        self._is_paused = is_paused
         self.clock = clock or ClockWatch()
         schedules = {RETRAIN: schedule, MAINTAIN: MAINTAIN_SCHEDULE} | {
             name: when for name, (_, when) in others.items()
@@ -156,5 +149,9 @@ class RetrainScheduler:
     def _take(self, name: str) -> ScheduledJob | None:
         """Move a job that is due on to its next run; None where it is not due, or another scheduler did that."""
         job, now = next(job for job in self._store.jobs() if job.name == name), time.time()
+        if job.next_run <= now and self._is_paused(name):
+            self._store.save_job(replace(job, next_run=self._after(name, now)))
+            _log.warning("scheduled_job_passed_over", job=name, reason="it is paused")
+            return None
         due = job.next_run <= now and self._store.take_job(job, now, self._after(name, now))
         return job if due else None

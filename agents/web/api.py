@@ -13,7 +13,7 @@ from agents.core.text import printable
 from agents.core.types import MARK_MAX, ChannelResult, Severity
 from agents.web import reports
 from agents.web.auth import noted
-from agents.web.headers import REPORT_POLICY
+from agents.web.headers import report_policy
 from agents.web.parts import Probe, parts_of
 from agents.web.schemas import (
     ChannelsTested,
@@ -167,12 +167,11 @@ def tested_channels(request: Request) -> Sequence[ChannelResult]:
     return results
 
 
-REPORT_HEADERS = {"Content-Security-Policy": REPORT_POLICY}
-
-
 def report_answer(request: Request, name: str) -> Response:
     """One report, as it was written."""
     content = reports.content(parts_of(request).reports_dir, name)
     if content is None:
         raise HTTPException(404, "cannot find that report")
-    return Response(content, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)
+    return Response(
+        content, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": report_policy(content)}
+    )

@@ -27,7 +27,7 @@ from agents.web.console import (
 )
 from agents.web.fleet import exchange, status
 from agents.web.headers import SafeHeaders
-from agents.web.models import learnt, staged, versions
+from agents.web.models import jobs, learnt, staged, versions
 from agents.web.parts import Parts
 from agents.web.people import login, people_pages, tokens, users
 
@@ -53,6 +53,7 @@ _ROUTERS = (
     (learning.router, AccessScope.OPERATE),
     (reviews.router, AccessScope.TRIAGE),
     (blocks.router, AccessScope.OPERATE),
+    (jobs.router, AccessScope.OPERATE),
     (staged.router, AccessScope.OPERATE),
     (versions.router, AccessScope.OPERATE),
     (learnt.router, AccessScope.OPERATE),
@@ -94,6 +95,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(blocks.page_router)
     app.include_router(staged.page_router)
     app.include_router(versions.page_router)
+    app.include_router(jobs.page_router)
     app.include_router(learnt.page_router)
     app.include_router(learning.page_router)
     app.include_router(status.page_router)

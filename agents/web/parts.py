@@ -147,12 +147,12 @@ class FlowQuestions(Protocol):
     """Flow-hours for people; `learning` stands beside this room. Raises StoreError. Times are Unix seconds."""
 
     def hours(
-        self, *, client: str | None = None, domain: str | None = None, since: float, limit: int
+        self, *, client: str | None, domain: str | None, since: float, until: float, limit: int, offset: int
     ) -> list[dict[str, Any]]: ...
 
-    def most_in_words(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]: ...
+    def most_in_words(self, since: float, until: float, limit: int, offset: int) -> list[dict[str, Any]]: ...
 
-    def nearest_to_limits(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]: ...
+    def nearest_to_limits(self, since: float, until: float, limit: int, offset: int) -> list[dict[str, Any]]: ...
 
     def kept(self) -> dict[str, Any]:
         """How many there are, by week, how large they are, and their labels."""
@@ -191,6 +191,16 @@ class ModelControl(Protocol):
     def canary(self) -> dict[str, Any] | None: ...
 
     def decide(self, action: str, model_id: str, by: str, reason: str) -> ModelDecided: ...
+
+
+class JobControl(Protocol):
+    """Scheduled jobs and their pauses; `runtime` stands above this room. Raises AgentsError."""
+
+    def jobs(self) -> list[dict[str, Any]]: ...
+
+    def pause(self, name: str, author: str, reason: str) -> None: ...
+
+    def resume(self, name: str) -> None: ...
 
 
 class StageControl(Protocol):
@@ -242,11 +252,11 @@ class Parts:
     heard, left out and missed in a span of days, `last_hour` has rates, `hosts` says which hosts on a bus run which
     model. `reviews` is the review queue, `learner` the online learner, `cycles` where cycles of the sequence model are
     asked for, `blocks` what is blocked, `desk` what is decided about models, `staging` their files for other
-    installations, `learnt` the versions of what cycles learn, `console` what people at the console keep and look for,
-    `flows` what flow-hours say, `known` this network's own known services, `in_force` the settings: name, value
-    without secrets, where it came from; `fleet` what coordinates other sites, `fleet_site` what this one is to a fleet;
-    `people` who may log in, `oidc` the provider through which they do, `public_url` the console's address as people
-    see it.
+    installations, `jobs` what runs by the calendar, `learnt` the versions of what cycles learn, `console` what people
+    at the console keep and look for, `flows` what flow-hours say, `known` this network's own known services,
+    `in_force` the settings: name, value without secrets, where it came from; `fleet` what coordinates other sites,
+    `fleet_site` what this one is to a fleet; `people` who may log in, `oidc` the provider through which they do,
+    `public_url` the console's address as people see it.
     """
 
     store: ReadStore
@@ -274,6 +284,7 @@ class Parts:
     last_hour: LastHour = field(default_factory=LastHour)
     version: str = "0"
     staging: StageControl | None = None
+    jobs: JobControl | None = None
     fleet: FleetDesk | None = None
     fleet_site: FleetMember | None = None
     oidc: OidcProvider | None = None

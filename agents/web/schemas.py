@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from agents.core.types import Incident
+from agents.web.console.words import claim, decoded
 
 SeverityName = Literal["NORMAL", "SUSPICIOUS", "HIGH", "CRITICAL"]
 
@@ -108,6 +109,27 @@ class IncidentItem(BaseModel):
     source: str | None = Field(examples=[None], description="mark of the stored replay; null = seen live")
     imported_at: float | None = Field(examples=[None], description="when that replay was begun, Unix seconds")
     triage: TriageItem
+    claim: str = Field(
+        examples=["192.0.2.7 sent at least 31.2 kB to evil.example through TXT names of iodine within 5 minutes."],
+        description="what is claimed, in one sentence",
+    )
+
+
+class DecodedName(BaseModel):
+    name: str = Field(examples=["6e616d653d616e6e.evil.example"])
+    text: str = Field(examples=["hex: name=ann"], description="what its labels decode to; empty: they give no text")
+
+
+class IncidentDetail(IncidentItem):
+    decoded: list[DecodedName] = Field(description="the first sample names beside what they decode to")
+
+
+class IncidentBrief(BaseModel):
+    incident_id: str = Field(examples=["9c1f0a7be2d34455"])
+    client: str = Field(examples=["192.0.2.7"])
+    domain: str = Field(examples=["evil.example"])
+    severity: SeverityName = Field(examples=["CRITICAL"])
+    last_seen: float = Field(examples=[1767225900.0])
 
 
 class IncidentList(BaseModel):
@@ -118,8 +140,13 @@ class IncidentList(BaseModel):
     )
     count: int = Field(description="of all pages", examples=[12])
     facets: dict[str, list[tuple[str, int]]] = Field(
-        description="of severity, state, label, assignee and tool: values and how many incidents have each",
+        description="of severity, state, label, assignee, tool, kind, model, day, client and domain: values and how "
+        "many incidents have each, under all conditions but those of that facet",
         examples=[{"severity": [("CRITICAL", 7), ("HIGH", 5)]}],
+    )
+    counted_at: float = Field(
+        description="when they were counted, Unix seconds: counts over 20,000 incidents are used again for 10 s",
+        examples=[1767225901.5],
     )
     understood: list[str] = Field(examples=[["network 10.0.0.0/8"]], description="what `q` and the times ask for")
     not_understood: list[str] = Field(
@@ -356,8 +383,20 @@ class RetrainStarted(BaseModel):
 
 def incident_item(incident: Incident, triage: TriageItem) -> IncidentItem:
     """An incident in the shape of the JSON API."""
-    values = {name: getattr(incident, name) for name in IncidentItem.model_fields if name != "triage"}
-    values["triage"] = triage
+    made = {"triage": triage, "claim": claim(incident)}
+    values = {name: getattr(incident, name) for name in IncidentItem.model_fields if name not in made} | made
     values |= {"severity": incident.severity.name, "evidence": dict(incident.evidence)}
     values["source"] = incident.source or None
     return IncidentItem.model_validate(values)
+
+
+def incident_detail(incident: Incident, triage: TriageItem) -> IncidentDetail:
+    """The same with what its names decode to."""
+    names = [DecodedName(name=name, text=text) for name, text in decoded(incident)]
+    return IncidentDetail(**dict(incident_item(incident, triage)), decoded=names)
+
+
+def incident_brief(incident: Incident) -> IncidentBrief:
+    """What a list of other incidents says of one."""
+    values = {name: getattr(incident, name) for name in IncidentBrief.model_fields}
+    return IncidentBrief.model_validate(values | {"severity": incident.severity.name})

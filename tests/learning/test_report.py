@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -10,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from agents.core.drawing.frame import HEIGHT, WIDTH
+from agents.core.drawing.logarithmic import trade_chart
 from agents.core.types import Gate
 from agents.learning import charts
 from agents.learning.report import recommendation, render, write_report
@@ -61,6 +64,9 @@ def test_a_page_has_no_script_and_no_outside_address(run: TrainingRun) -> None:
     policies = [value for name, value in page.attributes if "default-src" in value]
     assert policies == [value for value in policies if value.startswith("default-src 'none'")]
     assert policies, policy
+    (style,) = re.findall("<style>(.*?)</style>", html, re.DOTALL)
+    assert f"style-src 'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'" in policies[0]
+    assert " style=" not in html, "no attribute of that name is in force"
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
 
@@ -213,7 +219,7 @@ def test_the_trade_is_a_curve_with_the_budget_and_the_choice() -> None:
 
 
 def trade(points: list[tuple[float, float]], chosen: float, limit: float) -> ElementTree.Element:
-    return ElementTree.fromstring(charts.trade(points, chosen, limit, ("<budget>", "<x>"), "x"))
+    return ElementTree.fromstring(trade_chart(points, chosen, limit, ("<budget>", "<x>"), "x"))
 
 
 def test_a_trade_falls_from_left_to_right_and_marks_what_was_chosen() -> None:

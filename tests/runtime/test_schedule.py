@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agents.core.errors import BusyError, SettingsError, StoreError
-from agents.runtime.schedule import MAINTAIN, RETRAIN, SUMMARISE, RetrainScheduler
+from agents.runtime.jobs import MAINTAIN, RETRAIN, SUMMARISE
+from agents.runtime.schedule import RetrainScheduler
 from agents.store import Store, open_store
 from tests.support.listening import wait_until
 from tests.support.patience import patient

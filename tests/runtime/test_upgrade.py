@@ -14,7 +14,8 @@ from agents.core.types import Severity
 from agents.detection import snapshot
 from agents.detection.limits import load_peaks
 from agents.runtime import bootstrap
-from agents.runtime.schedule import MAINTAIN, RETRAIN, RetrainScheduler
+from agents.runtime.jobs import MAINTAIN, RETRAIN
+from agents.runtime.schedule import RetrainScheduler
 from agents.settings import Settings
 from agents.store import SpoolingSink
 from agents.web import reports

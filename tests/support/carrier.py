@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from agents.scoring.model import Model
 from tests.support.detecting import shipped_model
@@ -15,8 +16,13 @@ TIGHT, LOOSE = 0.3, 10.0
 
 def with_factor(factor: float) -> Model:
     """The shipped model, with this factor on its limits."""
+    return with_limits({"factor": factor})
+
+
+def with_limits(limits: Mapping[str, Any]) -> Model:
+    """The shipped model, with limits as the alert budget tells them."""
     shipped = shipped_model()
-    return Model(shipped.arrays, dict(shipped.manifest) | {"limits": {"factor": factor}})
+    return Model(shipped.arrays, dict(shipped.manifest) | {"limits": dict(limits)})
 
 
 def carried(domain: str, seed: int, count: int = 20) -> Sequence[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
+import hashlib
 import json
 import re
 import socket
@@ -36,6 +38,7 @@ from agents.learning.release.desk import ModelDesk
 from agents.learning.release.learnt_desk import LearntDesk
 from agents.learning.sequences.cycle import CycleRequests
 from agents.learning.sequences.learning import SequenceModels
+from agents.runtime.jobs import PAUSED_JOBS, JobDesk
 from agents.scoring.model import Model
 from agents.store import Store, open_store
 from agents.store.console import ConsoleStore
@@ -128,6 +131,7 @@ class World:
             learnt=LearntDesk(learner, sequences),
             desk=self.desk(folder),
             blocks=BlockKeeper(folder, EnforceOptions(EnforceMode.ON, dry_days=0)),
+            jobs=JobDesk(self.store, folder / PAUSED_JOBS),
             health=lambda: self.components,
             metrics=self.metrics,
         )
@@ -275,6 +279,9 @@ PROTECTED = [
     ("POST", "/blocks/undo-all"),
     ("POST", "/blocks/pause"),
     ("POST", "/blocks/resume"),
+    ("GET", "/jobs"),
+    ("POST", "/jobs/pause"),
+    ("POST", "/jobs/resume"),
     ("GET", "/models/staging"),
     ("GET", "/models/staging/a.stage"),
     ("POST", "/models/staging/export"),
@@ -305,7 +312,9 @@ PROTECTED = [
     ("POST", "/learning/cycle/stop"),
     ("GET", "/incidents/export"),
     ("GET", "/incidents/0123456789abcdef/history"),
+    ("GET", "/incidents/0123456789abcdef/context"),
     ("POST", "/incidents/change"),
+    ("POST", "/incidents/change-found"),
     ("POST", "/incidents/undo"),
     ("GET", "/views"),
     ("POST", "/views"),
@@ -313,16 +322,20 @@ PROTECTED = [
     ("GET", "/hunt"),
     ("GET", "/hunt/export"),
     ("GET", "/clients"),
+    ("GET", "/flow-hours"),
     ("GET", "/clients/192.0.2.7"),
     ("GET", "/domains/evil.example"),
     ("GET", "/questions/rarest-domains"),
+    ("GET", "/questions/rarest-domains/export"),
     ("GET", "/audit"),
+    ("GET", "/audit/export"),
     ("GET", "/services"),
     ("POST", "/services"),
     ("POST", "/services/preview"),
     ("POST", "/services/remove"),
     ("POST", "/services/undo"),
     ("GET", "/weekly"),
+    ("GET", "/weekly/export"),
     ("POST", "/channels/test"),
     ("GET", "/hosts"),
     ("GET", "/components"),
@@ -368,7 +381,7 @@ def test_every_route_that_is_not_public_is_in_that_list(world: World) -> None:
         (
             method,
             re.sub(
-                r"/[0-9a-f]{16}(/history)?$",
+                r"/[0-9a-f]{16}(/history|/context)?$",
                 r"/{incident_id}\1",
                 path.replace(REPORT, "{name}")
                 .replace("/champion", "/{name}")
@@ -638,7 +651,12 @@ def test_reports_are_listed_and_shown_with_their_own_policy(world: World) -> Non
     shown = world.get(f"/reports/{REPORT}")
     assert shown.text == "<style>p{}</style><p>ok"
     policy = shown.headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    digest = base64.b64encode(hashlib.sha256(b"p{}").digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:")
+    assert (
+        "style-src 'none';"
+        in world.get("/reports/training_report_20260105_020011.html").headers["content-security-policy"]
+    )
     assert world.page(f"/reports/{REPORT}").status_code == 200
 
 

@@ -39,17 +39,24 @@ DAYS = 90
 """Days until an entry without its own expiry ends, so that people review what it silences."""
 KNOWN_LOCK_S = 5.0
 """Seconds that a change waits for another one to end."""
+WEEKS = (1, 2, 4)
+"""Over how many weeks a preview may look back."""
 INCIDENTS_MAX = 1000
-"""Incidents of the last week that a preview looks at, the newest ones."""
+"""Incidents that a preview looks at for each week, the newest ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What an entry would do to live incidents of the last week; all that it covers are silenced, or stay."""
+    """What an entry would do to live incidents of the last weeks; all that it covers are silenced, or stay."""
 
     silenced: Sequence[Incident]
     stay: Sequence[tuple[Incident, int]]  # with the factor that would do
     looked_at: int
+    weeks: int = 1
+    oldest: float | None = (
+        None  # when the oldest one that was looked at was last seen, Unix seconds; None = there is none
+    )
+    is_cut: bool = False  # whether older ones of these weeks were not looked at
     undo: str = ""  # what takes back that the entry was kept, see KnownDesk.take_back
 
 
@@ -90,18 +97,21 @@ class KnownDesk:
             raise UsageError(f"cannot use {printable(suffix)}: {made.expires} is over")
         return made
 
-    def preview(self, entry: Entry) -> Preview:
-        """What an entry would have silenced."""
-        scale = self._scale()
-        lately = self._store.incidents(since=time.time() - WEEK_S, source="", limit=INCIDENTS_MAX)
+    def preview(self, entry: Entry, weeks: int = 1) -> Preview:
+        """What an entry would have silenced in so many weeks, of WEEKS."""
+        if weeks not in WEEKS:
+            raise UsageError(f"cannot look back {weeks} weeks: possible are {', '.join(map(str, WEEKS))}")
+        scale, most = self._scale(), weeks * INCIDENTS_MAX
+        lately = self._store.incidents(since=time.time() - weeks * WEEK_S, source="", limit=most)
         covered = [incident for incident in lately if entry.covers(incident)]
         silenced = [incident for incident in covered if entry.silences(incident, scale)]
         stay = [(incident, factor_needed(incident, scale)) for incident in covered if incident not in silenced]
-        return Preview(silenced, stay, len(lately))
+        oldest = min((incident.last_seen for incident in lately), default=None)
+        return Preview(silenced, stay, len(lately), weeks, oldest, len(lately) == most)
 
-    def add(self, entry: Entry) -> Preview:
-        """Keep an entry, in place of the one of that suffix; stored incidents that it silences are closed."""
-        found, now = self.preview(entry), time.time()
+    def add(self, entry: Entry, weeks: int = 1) -> Preview:
+        """Keep an entry, in place of the one of that suffix; incidents of these weeks that it silences are closed."""
+        found, now = self.preview(entry, weeks), time.time()
         with self._locked():
             entries = self.entries()
             before = next((one for one in entries if one.key == entry.key), None)
@@ -122,7 +132,8 @@ class KnownDesk:
             if not any(_is_same(one, entry) for one in entries):
                 raise UsageError(f"cannot undo: {entry.shown} is not on the list any more, or was changed again since")
             save_entries(self._path, with_entry(rest, before) if before else rest)
-        lately = self._store.incidents(since=at - WEEK_S, source="", limit=INCIDENTS_MAX)
+        weeks = max(WEEKS)
+        lately = self._store.incidents(since=at - weeks * WEEK_S, source="", limit=weeks * INCIDENTS_MAX)
         again = tuple(back for one in lately if (back := opened_again(one, entry, at)) is not None)
         if again:
             self._store.write(empty_verdicts("", again), uuid.uuid4().hex)

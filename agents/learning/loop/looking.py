@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,26 +43,36 @@ class FlowLook:
         }
 
     def hours(
-        self, *, client: str | None = None, domain: str | None = None, since: float, limit: int
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        since: float,
+        until: float = math.inf,
+        limit: int,
+        offset: int = 0,
     ) -> list[dict[str, Any]]:
-        """Flow-hours since a time (Unix seconds), newest first."""
-        first = int(since // HOUR_S)
-        found = self._hours.read(SCHEMA, since=first, client=client, domain=domain, limit=limit, latest=True)
-        return [_told(found, row) for row in range(len(found))]
+        """Flow-hours of a span (Unix seconds), newest first; the first `offset` are passed over."""
+        first, last = int(since // HOUR_S), int(min(until, 2.0**40) // HOUR_S) + 1
+        found = self._hours.read(
+            SCHEMA, since=first, until=last, client=client, domain=domain, limit=offset + limit, latest=True
+        )
+        return [_told(found, row) for row in range(offset, len(found))]
 
-    def most_in_words(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
-        """Flow-hours whose names carried most information that does not read as encoded."""
+    def most_in_words(self, since: float, until: float, limit: int = 50, offset: int = 0) -> list[dict[str, Any]]:
+        """Flow-hours whose names carried most information that does not read as encoded; `offset` as of hours."""
         ids, numbers = self._between(since, until, ("information_bytes", "encoded_bytes"))
         words = numbers[:, 0] - numbers[:, 1]
-        most = np.argsort(-words, kind="stable")[:limit]
+        most = np.argsort(-words, kind="stable")[offset : offset + limit]
         bytes_of = dict(zip(ids[most].tolist(), words[most].tolist(), strict=True))
         found = self._hours.of(SCHEMA, list(bytes_of))
         return [_told(found, row) | {"words_bytes": bytes_of[int(found.id[row])]} for row in range(len(found))]
 
-    def nearest_to_limits(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
-        """Flow-hours that came nearest to a limit."""
+    def nearest_to_limits(self, since: float, until: float, limit: int = 50, offset: int = 0) -> list[dict[str, Any]]:
+        """Flow-hours that came nearest to a limit; `offset` as of hours."""
         ids, numbers = self._between(since, until, ("peak_today",))
-        found = self._hours.of(SCHEMA, ids[np.argsort(-numbers[:, 0], kind="stable")[:limit]].tolist())
+        nearest = np.argsort(-numbers[:, 0], kind="stable")[offset : offset + limit]
+        found = self._hours.of(SCHEMA, ids[nearest].tolist())
         return [_told(found, row) for row in range(len(found))]
 
     def _between(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents import __version__
+from agents.alerting.messages import TEST_MESSAGE
 from agents.core.cron import cron_trigger
 from agents.core.errors import SettingsError
 from agents.dns.blocks import BLOCKS_FILE, BlockFile
@@ -78,8 +79,8 @@ from agents.store.retention import ClockWatch
 from agents.stream.note import SharedNote
 
 if TYPE_CHECKING:
-    from agents.alerting.messages import TEST_MESSAGE
     from agents.runtime.health import ProcessHealth
+    from agents.runtime.jobs import JobDesk
     from agents.runtime.schedule import RetrainScheduler
     from agents.runtime.services import Pulse, Upkeep
 
@@ -242,7 +243,8 @@ def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
 
 def scheduler_of(settings: Settings) -> RetrainScheduler:
     """The calendar. Raises SettingsError for a bad schedule."""
-    from agents.runtime.schedule import SUMMARISE, RetrainScheduler
+    from agents.runtime.jobs import SUMMARISE
+    from agents.runtime.schedule import RetrainScheduler
     from agents.runtime.services import Retrainer, maintain, summarise
 
     clock = ClockWatch()
@@ -256,7 +258,15 @@ def scheduler_of(settings: Settings) -> RetrainScheduler:
         {SUMMARISE: (lambda: summarise(upkeep_of(settings), settings.public_url), settings.summary_schedule)}
         if settings.summary_schedule
         else {},
+        jobs_of(settings, store_of(settings)).is_paused,
     )
+
+
+def jobs_of(settings: Settings, store: Store) -> JobDesk:
+    """What people decide about scheduled jobs."""
+    from agents.runtime.jobs import PAUSED_JOBS, JobDesk
+
+    return JobDesk(store, settings.state_dir / PAUSED_JOBS)
 
 
 def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
@@ -313,6 +323,7 @@ def serving_of(
         reports_dir=settings.reports_dir,
         token=api_token_of(settings),
         retrain=retrainer.start,
+        jobs=jobs_of(settings, store),
         **_state_parts(settings.state_dir, health, note),
         last_hour=LastHour(settings.state_dir / LAST_HOUR),
         send_test=lambda: broadcaster_of(settings)(TEST_MESSAGE),

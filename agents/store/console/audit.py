@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, desc, insert, select
@@ -13,6 +14,7 @@ from agents.store.sql import Database
 
 KNOWN_KEPT = "known service kept"
 """The action of whoever takes a service for known, and so silences what it explains."""
+ENTRIES_AT_ONCE = 1_000
 DETAIL_MAX = 1_000
 """Characters of an entry's detail, at most."""
 _A = AUDIT.c
@@ -54,6 +56,16 @@ class AuditLog:
             statement = statement.where(_A.audit_id < before_id)
         with self._store.reading("read the audit log") as connection:
             return [AuditEntry(**dict(row)) for row in connection.execute(statement).mappings()]
+
+    def all_entries(self, *, author: str = "", action: str = "", thing: str = "") -> Iterator[AuditEntry]:
+        """All entries, newest first, read some at a time."""
+        before: int | None = None
+        while True:
+            some = self.entries(author=author, action=action, thing=thing, before_id=before, limit=ENTRIES_AT_ONCE)
+            yield from some
+            if len(some) < ENTRIES_AT_ONCE:
+                return
+            before = some[-1].audit_id
 
 
 def note_change(connection: Connection, author: str, way: str, action: str, thing: str, detail: str = "") -> None:

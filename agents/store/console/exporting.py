@@ -23,6 +23,14 @@ QUERY_COLUMNS = (
     "ttl_min", "rtt_ms", "cached", "model_id", "source",
 )  # fmt: skip
 """What an export has of each query."""
+AUDIT_COLUMNS = ("at", "author", "way", "action", "object", "detail", "audit_id")
+WEEK_COLUMNS = (
+    "what", "domain", "severity", "incidents", "clients", "leaked_bytes", "tools", "may_be", "labels", "incident_id",
+    "at", "author", "why",
+)  # fmt: skip
+"""What an export has of each domain of a week: paged or listed; and of each service that was silenced."""
+TIMES = frozenset({"at", "ts", "first_seen", "last_seen"})
+"""Columns of Unix seconds."""
 CLIENT_COLUMNS = ("client", "queries", "domains", "severity", "last_seen")
 FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet would take for a formula begins with one of these."""
@@ -55,6 +63,13 @@ def query_row(row: Mapping[str, Any]) -> dict[str, Any]:
 def client_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """One client, as hunting gives it, by CLIENT_COLUMNS."""
     return {**row, "client": who(row["client"]), "last_seen": _time(row["last_seen"])}
+
+
+def told_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Any row of facts: times as UTC, several values of one fact one after the other, a type by its name."""
+    shown = {name: _time(value) if name in TIMES else value for name, value in row.items()}
+    shown |= {name: "; ".join(map(str, value)) for name, value in row.items() if isinstance(value, list | tuple)}
+    return shown | ({"qtype": type_name(row["qtype"])} if "qtype" in row else {})
 
 
 def csv_lines(rows: Iterable[dict[str, Any]], names: Sequence[str] = COLUMNS) -> Iterator[str]:

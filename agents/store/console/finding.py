@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Text, and_, desc, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Integer, Text, and_, cast, desc, false, func, or_, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import KeyedColumnElement
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from agents.core.text import NETWORK
-from agents.core.types import Incident, Severity, clean, incident_of
+from agents.core.types import DAY_S, Incident, Severity, clean, incident_of
+from agents.store.console.counting import MANY, FacetAnswer, FacetCounts
 from agents.store.console.ordering import IncidentOrder
-from agents.store.console.tables import TRIAGE
+from agents.store.console.tables import TRIAGE, TRIAGE_CHANGES
 from agents.store.console.terms import NONE_TYPED, OF_QUERIES, Terms, registered_of
 from agents.store.feedback.reviews import ReviewState
 from agents.store.rows import INCIDENTS
@@ -29,7 +31,7 @@ _LABEL, _ASSIGNEE, _TOOL = func.coalesce(_T.label, ""), func.coalesce(_T.assigne
 
 
 class _OfEvidence(ColumnElement[str]):
-    """A text of the evidence, which is JSON in a text column; "" where it has none."""
+    """A text of the evidence; "" where it has none. The database itself makes a column of each."""
 
     inherit_cache = True
     type = Text()
@@ -39,14 +41,9 @@ class _OfEvidence(ColumnElement[str]):
         self.name = name
 
 
-@compiles(_OfEvidence, "sqlite")
-def _in_sqlite(element: _OfEvidence, compiler: SQLCompiler, **_: Any) -> str:
-    return f"coalesce(json_extract(incidents.evidence, '$.{element.name}'), '')"
-
-
-@compiles(_OfEvidence, "postgresql")
-def _in_postgres(element: _OfEvidence, compiler: SQLCompiler, **_: Any) -> str:
-    return f"coalesce(incidents.evidence::json ->> '{element.name}', '')"
+@compiles(_OfEvidence)
+def _in_sql(element: _OfEvidence, compiler: SQLCompiler, **_: Any) -> str:
+    return f"incidents.{element.name}"
 
 
 FACETS: Mapping[str, ColumnElement[Any]] = {
@@ -57,12 +54,12 @@ FACETS: Mapping[str, ColumnElement[Any]] = {
     "tool": _TOOL,
     "kind": _OfEvidence("kind"),
     "model": _OfEvidence("model"),
+    "day": cast(func.floor(_I.last_seen / DAY_S), Integer),
     "client": _I.client,
     "domain": _I.domain,
 }
-"""What a list is narrowed by, and counted for. kind: the sum that was beyond its limit; model: the one in use then."""
-FACET_VALUES_MAX = 12
-"""Values of one facet that are shown, the most frequent ones."""
+"""What a list is narrowed by, and counted for. kind: the sum that was beyond its limit; model: the one in use then;
+day: when it was last seen, days since 1970-01-01."""
 EXPORT_PAGE, EXPORT_IDS = 500, 20_000
 """Incidents that an export reads at once, and ids of those to come: for these, all that are found are sorted."""
 NO_SUCH = -2
@@ -83,6 +80,8 @@ class IncidentSearch:
     tool: Sequence[str] = ()
     kind: Sequence[str] = ()
     model: Sequence[str] = ()
+    day: Sequence[int] = ()
+    detected_until: float | None = None  # whether it was detected before, Unix seconds
     explained: bool | None = None  # whether a kind of benign service may explain it
     going_on: bool | None = None  # whether the detector still sees it
     source: str | None = None  # mark of a replay; "" = what was seen live
@@ -97,6 +96,7 @@ class IncidentPage:
     cursor: str | None  # of the next page
     count: int  # of all pages
     facets: dict[str, list[tuple[Any, int]]] = field(default_factory=dict)
+    counted_at: float = field(default_factory=time.time)  # Unix seconds
 
 
 class IncidentFinder:
@@ -104,6 +104,7 @@ class IncidentFinder:
 
     def __init__(self, store: Database) -> None:
         self._store = store
+        self._counts = FacetCounts(FACETS, _FROM)
 
     def page(
         self, search: IncidentSearch, *, limit: int = 50, cursor: str | None = None, counted: bool = True
@@ -114,10 +115,23 @@ class IncidentFinder:
             conditions = _conditions(search, known)
             places = _places(connection, search.order, conditions, cursor, limit + 1)
             found = _by_id(connection, places[:limit])
-            count = _count(connection, conditions) if counted else len(places)
-            facets = {name: _facet(connection, name, search, known) for name in FACETS} if counted else {}
+            told = self._counted(connection, search, known) if counted else FacetAnswer(len(places))
         following = search.order.cursor_at(*places[limit - 1]) if len(places) > limit else None
-        return IncidentPage(found, following, count, facets)
+        return IncidentPage(found, following, told.count, told.facets, told.at)
+
+    def _counted(self, connection: Connection, search: IncidentSearch, known: Sequence[str] | None) -> FacetAnswer:
+        chosen = {name: _values(search, name) for name in FACETS}
+        none: dict[str, Any] = {name: () for name in FACETS if name not in MANY}
+        alike = replace(search, order=IncidentOrder(), **none)
+        changes = connection.execute(select(func.max(TRIAGE_CHANGES.c.change_id))).scalar()
+        key = repr(alike), str(changes)
+        return self._counts.of(connection, lambda without: _conditions(search, known, without), chosen, key)
+
+    def ids(self, search: IncidentSearch, most: int) -> list[str]:
+        """Ids of what is found, in its order, at most so many."""
+        with self._store.reading("read incidents") as connection:
+            conditions = _conditions(search, _known_clients(connection, search.terms))
+            return [incident_id for _, incident_id in _places(connection, search.order, conditions, None, most)]
 
     def pages(self, search: IncidentSearch) -> Iterator[Sequence[Incident]]:
         """All that are found, some at a time, in the order of the search."""
@@ -197,20 +211,6 @@ def _by_id(connection: Connection, places: Sequence[tuple[Any, str]]) -> list[In
     return [found[one] for one in ids if one in found]
 
 
-def _count(connection: Connection, conditions: Sequence[ColumnElement[bool]]) -> int:
-    return int(connection.execute(select(func.count()).select_from(_FROM).where(*conditions)).scalar_one())
-
-
-def _facet(
-    connection: Connection, name: str, search: IncidentSearch, known: Sequence[str] | None
-) -> list[tuple[Any, int]]:
-    """(value, incidents with it) under all conditions but this facet's own, so that others can be chosen."""
-    column = FACETS[name]
-    statement = select(column, func.count()).select_from(_FROM).where(*_conditions(search, known, without=name))
-    statement = statement.group_by(column).order_by(desc(func.count()), column).limit(FACET_VALUES_MAX)
-    return [(value, int(count)) for value, count in connection.execute(statement)]
-
-
 def _known_clients(connection: Connection, terms: Terms) -> list[str] | None:
     """Clients of incidents within the networks of a search; None where it names no network."""
     if not terms.networks:
@@ -233,7 +233,9 @@ def within(clients: Sequence[str], networks: Sequence[str]) -> list[str]:
     return found
 
 
-def _conditions(search: IncidentSearch, known: Sequence[str] | None, without: str = "") -> list[ColumnElement[bool]]:
+def _conditions(
+    search: IncidentSearch, known: Sequence[str] | None, without: Collection[str] = ()
+) -> list[ColumnElement[bool]]:
     terms = search.terms
     found = _named(terms, known)
     if terms.since is not None:
@@ -246,12 +248,13 @@ def _conditions(search: IncidentSearch, known: Sequence[str] | None, without: st
         found.append(_I.score <= terms.score_to)
     found += [_I.reasons.icontains(why, autoescape=True) for why in terms.of("why")]
     for name, column in FACETS.items():
-        given = [clean(one) if isinstance(one, str) else one for one in getattr(search, name)]
-        values = [*given, *_typed(terms, name)]
-        if values and name != without:
-            found.append(column.in_(values))
+        values = _values(search, name)
+        if values and name not in without:
+            found.append(_on_days(values) if name == "day" else column.in_(values))
     if any(map(terms.of, OF_QUERIES)):
         found.append(false())
+    if search.detected_until is not None:
+        found.append(_I.detected_at < search.detected_until)
     if search.explained is not None:
         explained = _I.evidence.contains('"explanation"')
         found.append(explained if search.explained else ~explained)
@@ -260,6 +263,17 @@ def _conditions(search: IncidentSearch, known: Sequence[str] | None, without: st
     if search.source is not None:
         found.append(_I.source == clean(search.source))
     return found
+
+
+def _on_days(days: Sequence[int]) -> ColumnElement[bool]:
+    """Whether an incident was last seen on one of these days; an index of times finds them."""
+    return or_(*(and_(_I.last_seen >= day * DAY_S, _I.last_seen < (day + 1) * DAY_S) for day in days))
+
+
+def _values(search: IncidentSearch, name: str) -> list[Any]:
+    """Values of a facet that are given, or typed."""
+    given = [clean(one) if isinstance(one, str) else one for one in getattr(search, name)]
+    return [*given, *_typed(search.terms, name)]
 
 
 def _typed(terms: Terms, name: str) -> list[Any]:

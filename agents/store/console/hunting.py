@@ -31,10 +31,10 @@ from agents.store.console.terms import Terms, registered_of
 from agents.store.rows import QUERIES, stored_query_json
 from agents.store.sql import LIVE, Database, Filter, between, rows_of
 
-NEW_MAX = 1_000
-"""New domains of a span that are looked at."""
+NEW_MAX, NEW_OF_ALL_MAX = 1_000, 5_000
+"""New domains of a span that are looked at: of a client, and of the network."""
 TOP = 20
-"""Domains, clients and names of a summary, each, at most."""
+"""Types and names of a summary, each, at most; domains or clients, unless more are asked for."""
 NAMES_OF = 10_000
 """Newest queries of a client among which its names are counted."""
 _Q, _H, _D, _N, _P = QUERIES.c, QUERY_HOURS.c, QUERY_DOMAINS.c, QUERY_NAMES.c, QUERY_PAIRS.c
@@ -75,8 +75,13 @@ class Hunter:
         """Sum up at most so many hours that are over, so that pages are quick; how many there were."""
         return self._sums.catch_up(time.time(), hours)
 
-    def client(self, client: str, since: float, until: float, source: str = "") -> dict[str, Any]:
-        """What one client did: counts, domains, types, hours. source: mark of a replay; "" = what was seen live."""
+    def client(
+        self, client: str, since: float, until: float, source: str = "", *, limit: int = TOP, offset: int = 0
+    ) -> dict[str, Any]:
+        """What one client did: counts, domains, types, hours. source: mark of a replay; "" = what was seen live.
+
+        limit: domains, those with the loudest severity first; offset: so many before are passed over.
+        """
         name = clean(client)
         with self._store.reading("read a client") as connection:
             counted = _counted(_Q.client == name, source)
@@ -85,10 +90,12 @@ class Hunter:
             lately = select(func.lower(_Q.qname)).where(_Q.client == name, *between(since, until), *_seen(source))
             newest = lately.order_by(desc(_Q.ts)).limit(NAMES_OF).subquery()
             names = connection.execute(select(func.count(distinct(newest.c[0])))).scalar_one()
-        return _summary(found, int(names))
+        return _summary(found, int(names), limit, offset)
 
-    def domain(self, domain: str, since: float, until: float, source: str = "") -> dict[str, Any]:
-        """What was asked below one domain: counts, clients, types, hours, names."""
+    def domain(
+        self, domain: str, since: float, until: float, source: str = "", *, limit: int = TOP, offset: int = 0
+    ) -> dict[str, Any]:
+        """What was asked below one domain: counts, clients (limit and offset are of these), types, hours, names."""
         registered = registered_of(domain)
         with self._store.reading("read a domain") as connection:
             mine = (below(domain), *between(since, until), *_seen(source))
@@ -99,7 +106,7 @@ class Hunter:
             counted = _counted(below(domain), source)
             found = totals(connection, parts, lambda columns: [columns.domain == clean(registered)], "client", counted)
             known = _names_below(connection, clean(registered), parts, (since, until), counted)
-        return _summary(found, known) | {"names": names}
+        return _summary(found, known, limit, offset) | {"names": names}
 
     def first_seen(self, domains: Sequence[str]) -> dict[str, float]:
         """When the oldest stored live query below each was asked; a domain without one is missing."""
@@ -123,61 +130,69 @@ class Hunter:
         """Domains that this client asked for in a span, and nobody before it."""
         name = clean(client)
         with self._store.reading("read a client's domains") as connection:
-            domains = _unknown_before(connection, since, until, name)
+            domains = _unknown_before(connection, since, until, NEW_MAX, name)
         first = self.first_seen(domains)
         return sorted(domains, key=lambda one: -first.get(one, 0.0))
 
-    def clients(self, since: float, until: float, limit: int = 100) -> list[dict[str, Any]]:
-        """Clients by number of queries, with their domains and loudest severity."""
+    def clients(self, since: float, until: float, limit: int = 100, offset: int = 0) -> list[dict[str, Any]]:
+        """Clients by number of queries, with their domains and loudest severity; the first `offset` passed over."""
         with self._store.reading("read clients") as connection:
-            rows = by_client(connection, since, until, limit)
+            rows = by_client(connection, since, until, limit, offset)
         return [_told(row, client=row.name, domains=int(row.others)) for row in rows]
 
     def loudest(self, since: float, until: float, limit: int) -> list[dict[str, Any]]:
         """Domains by their loudest severity, then by number of queries, with their clients."""
         return self._domains(since, until, lambda one: (desc(one.severity), desc(one.queries), one.domain), limit)
 
-    def rarest(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
-        """Domains below which the fewest clients asked, then the fewest queries."""
+    def rarest(self, since: float, until: float, limit: int = 50, offset: int = 0) -> list[dict[str, Any]]:
+        """Domains below which the fewest clients asked, then the fewest queries; the first `offset` passed over."""
         with self._store.reading("read domains") as connection:
-            rows = rarest_domains(connection, since, until, limit)
-        return list(map(_domain_told, rows))
+            rows = rarest_domains(connection, since, until, offset + limit)
+        return list(map(_domain_told, rows[offset:]))
 
-    def new(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
-        """Domains of which no earlier query is stored, those with most queries first."""
+    def new(self, since: float, until: float, limit: int = 50, offset: int = 0) -> list[dict[str, Any]]:
+        """Domains of which no earlier query is stored, those with most queries first; `offset` as of rarest.
+
+        Of more than NEW_OF_ALL_MAX, the ones that were asked for last.
+        """
         with self._store.reading("read domains") as connection:
-            domains = _unknown_before(connection, since, until)
-        found = self._domains(since, until, lambda one: (desc(one.queries), one.domain), limit, among=domains)
+            domains = _unknown_before(connection, since, until, NEW_OF_ALL_MAX)
+        found = self._domains(since, until, lambda one: (desc(one.queries), one.domain), limit, offset, among=domains)
         first = self.first_seen([row["domain"] for row in found])
         return [row | {"first_seen": first.get(row["domain"])} for row in found]
 
-    def largest_answers(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
-        """Queries with the largest answers."""
+    def largest_answers(self, since: float, until: float, limit: int = 50, offset: int = 0) -> list[dict[str, Any]]:
+        """Queries with the largest answers; the first `offset` passed over."""
+        most = offset + limit
         with self._store.reading("read the largest answers") as connection:
-            spans, flows, least = largest_flows(connection, since, until, limit)
-            rows = rows_at(connection, flows, [_Q.rlen >= least], limit, desc(_Q.rlen))
+            spans, flows, least = largest_flows(connection, since, until, most)
+            rows = rows_at(connection, flows, [_Q.rlen >= least], most, desc(_Q.rlen))
             for begin, end in spans:
                 wanted = Filter(since=begin, until=end)
-                rows += rows_of(connection, wanted, [LIVE], limit, None, desc(_Q.rlen))
-        rows.sort(key=lambda row: (-row["rlen"], -row["ts"]))
-        return [stored_query_json(row) for row in rows[:limit]]
+                rows += rows_of(connection, wanted, [LIVE], most, None, desc(_Q.rlen))
+        rows.sort(key=lambda row: (-row["rlen"], -row["ts"], -row["id"]))
+        return [stored_query_json(row) for row in rows[offset:most]]
 
-    def failing(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
-        """Domains below which most names do not exist (NXDOMAIN), among those asked for ten times and more."""
+    def failing(self, since: float, until: float, limit: int = 50, offset: int = 0) -> list[dict[str, Any]]:
+        """Domains below which most names do not exist (NXDOMAIN), among those asked for ten times and more.
+
+        The first `offset` are passed over.
+        """
         return self._domains(
             since,
             until,
             lambda one: (desc(one.failed), one.queries, one.domain),
             limit,
+            offset,
             having=lambda one: and_(one.queries >= 10, one.failed > 0),
         )
 
     def _domains(
-        self, since: float, until: float, order: Order, limit: int, having: Having = None,
+        self, since: float, until: float, order: Order, limit: int, offset: int = 0, *, having: Having = None,
         among: Sequence[str] | None = None,
     ) -> list[dict[str, Any]]:  # fmt: skip
         with self._store.reading("read domains") as connection:
-            rows = by_domain(connection, since, until, order, limit, having, among)
+            rows = by_domain(connection, since, until, order, limit, offset, having=having, among=among)
         return list(map(_domain_told, rows))
 
 
@@ -199,9 +214,9 @@ def _seen(source: str) -> list[ColumnElement[bool]]:
     return [~LIVE, _Q.source == clean(source)] if source else [LIVE]
 
 
-def _summary(found: FlowTotals, names: int) -> dict[str, Any]:
+def _summary(found: FlowTotals, names: int, limit: int, offset: int) -> dict[str, Any]:
     """Counts of one client or domain; `others` are its domains or clients."""
-    loudest = sorted(found.others.items(), key=lambda one: (-one[1][1], -one[1][0], one[0]))[:TOP]
+    loudest = sorted(found.others.items(), key=lambda one: (-one[1][1], -one[1][0], one[0]))[offset : offset + limit]
     return {
         "queries": found.queries,
         "others_count": len(found.others),
@@ -239,10 +254,12 @@ def _names_below(
     return len(found)
 
 
-def _unknown_before(connection: Connection, since: float, until: float, client: str | None = None) -> list[str]:
-    """Domains that were asked for in a span (by a client), and by nobody before: at most NEW_MAX of them."""
+def _unknown_before(
+    connection: Connection, since: float, until: float, most: int, client: str | None = None
+) -> list[str]:
+    """Domains that were asked for in a span (by a client), and by nobody before: at most so many, the newest."""
     summed = sums_state(connection).until * HOUR_S
-    found = set[str]()
+    summed_up = list[str]()
     if since < summed:
         new = select(_D.domain).where(_D.first_seen >= since, _D.first_seen < until)
         if client is not None:
@@ -250,7 +267,7 @@ def _unknown_before(connection: Connection, since: float, until: float, client: 
             pairs = select(_P.domain).where(_P.client == client, _P.first_seen < until)
             lately = (_H.client == client, _H.hour >= sums_state(connection).until // 24 * 24, _H.first_seen < until)
             new = new.where(_D.domain.in_(union(pairs, select(_H.domain).where(*lately))))
-        found.update(connection.execute(new.limit(NEW_MAX)).scalars())
+        summed_up += connection.execute(new.order_by(desc(_D.first_seen), _D.domain).limit(most)).scalars()
     of_client = [] if client is None else [_Q.client == client]
     late = select(_Q.domain).where(*between(max(since, summed), until), LIVE, *of_client).distinct().subquery()
     earlier = QUERIES.alias().c
@@ -258,5 +275,5 @@ def _unknown_before(connection: Connection, since: float, until: float, client: 
         exists().where(_D.domain == late.c.domain, _D.first_seen < since),
         exists().where(earlier.domain == late.c.domain, earlier.ts >= summed, earlier.ts < since, earlier.day >= 0),
     )
-    found.update(connection.execute(select(late.c.domain).where(~known).limit(NEW_MAX)).scalars())
-    return sorted(found)[:NEW_MAX]
+    found = list(connection.execute(select(late.c.domain).where(~known).limit(most)).scalars())
+    return sorted([*dict.fromkeys([*found, *summed_up])][:most])

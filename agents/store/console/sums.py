@@ -44,6 +44,8 @@ from agents.store.sql import LIVE, between
 
 DAYS_FROM_H = 48
 """A span of the whole network with more whole hours than this is read as sums of days."""
+WALKED_AT_ONCE = 1_000
+"""Domains whose clients are counted in one statement, at most."""
 _Q, _H = QUERIES.c, QUERY_HOURS.c
 _FAILED = case((_Q.rcode == rcode_number("NXDOMAIN"), 1), else_=0)
 Which = Callable[[Any], Sequence[ColumnElement[bool]]]
@@ -214,10 +216,11 @@ class Grouped(NamedTuple):
     failed: int
 
 
-def by_client(connection: Connection, since: float, until: float, limit: int) -> list[Grouped]:
-    """Clients: those with most queries first."""
+def by_client(connection: Connection, since: float, until: float, limit: int, offset: int = 0) -> list[Grouped]:
+    """Clients: those with most queries first; the first `offset` are passed over."""
     parts = parts_of_span(since, until, sums_state(connection).until)
-    return _grouped(connection, parts, CLIENT_DAYS, "client", lambda one: (desc(one.queries), one.client), limit)
+    page = limit, offset
+    return _grouped(connection, parts, CLIENT_DAYS, "client", lambda one: (desc(one.queries), one.client), page)
 
 
 Order = Callable[[Any], Sequence[Any]]
@@ -231,16 +234,21 @@ def by_domain(
     until: float,
     order: Order,
     limit: int,
+    offset: int = 0,
+    *,
     having: Having = None,
     among: Sequence[str] | None = None,
 ) -> list[Grouped]:
-    """Domains in an order that does not look at `others`, of which each else is counted for what is shown."""
+    """Domains in an order that does not look at `others`, of which each else is counted for what is shown.
+
+    The first `offset` are passed over.
+    """
     parts = parts_of_span(since, until, sums_state(connection).until)
 
     def which(columns: Any) -> Sequence[ColumnElement[bool]]:
         return () if among is None else (columns.domain.in_(list(among)),)
 
-    return _grouped(connection, parts, DOMAIN_DAYS, "domain", order, limit, having, which)
+    return _grouped(connection, parts, DOMAIN_DAYS, "domain", order, (limit, offset), having, which)
 
 
 def rarest_domains(connection: Connection, since: float, until: float, limit: int) -> list[Grouped]:
@@ -260,7 +268,7 @@ def rarest_domains(connection: Connection, since: float, until: float, limit: in
     if _is_short(parts):
         return [Grouped(*row) for row in connection.execute(statement.limit(limit))]
     found = list[Grouped]()
-    walked = connection.execute(statement, execution_options={"yield_per": limit})
+    walked = connection.execute(statement, execution_options={"yield_per": min(limit, WALKED_AT_ONCE)})
     for some in walked.partitions():
         least = [Grouped(*row) for row in some]
         found = sorted([*found, *_with_others(connection, parts, "domain", least)], key=_rarity)[:limit]
@@ -284,16 +292,17 @@ def _grouped(
     days: Table,
     key: str,
     order: Order,
-    limit: int,
+    page: tuple[int, int],
     having: Having = None,
     which: Which = everything,
 ) -> list[Grouped]:
-    """Clients or domains; `others` are the domains or clients of each."""
+    """Clients or domains; `others` are the domains or clients of each. page: how many, and after how many."""
     short = _is_short(parts)
     rows = (_over_hours(parts, key, which) if short else _over_days(connection, parts, days, key, which)).subquery().c
     statement = select(rows[key], rows.queries, rows.others, rows.severity, rows.last_seen, rows.failed)
     statement = statement if having is None else statement.where(having(rows))
-    found = [Grouped(*row) for row in connection.execute(statement.order_by(*order(rows)).limit(limit))]
+    statement = statement.order_by(*order(rows)).limit(page[0]).offset(page[1])
+    found = [Grouped(*row) for row in connection.execute(statement)]
     return found if short or not found else _with_others(connection, parts, key, found)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, desc, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, desc, func, insert, select, update
 
 from agents.core.errors import UsageError
 from agents.core.text import NETWORK, counted, printable, said_text
@@ -23,14 +23,16 @@ from agents.store.feedback.reviews import (
     TEXT_MAX_REASON,
     ReviewState,
     decide_in,
-    undo_in,
+    undo_all_in,
 )
 from agents.store.feedback.tables import REVIEW_DECISIONS
 from agents.store.rows import INCIDENTS
 from agents.store.sql import LONG_S, Database
 
-AT_ONCE_MAX = 1_000
-"""Incidents of one click, at most."""
+AT_ONCE_MAX, FOUND_MAX = 1_000, 10_000
+"""Incidents of one click, at most: those that are named, and all that a search finds."""
+READ_AT_ONCE = 5_000
+"""Ids in one statement, at most."""
 COMMENT_MAX = 4_000
 """Characters of a comment, at most."""
 _T, _C, _D = TRIAGE.c, TRIAGE_CHANGES.c, REVIEW_DECISIONS.c
@@ -100,31 +102,36 @@ class TriageStore:
         with self._store.reading("read an incident's history") as connection:
             return [_event(dict(row)) for row in connection.execute(statement.limit(limit)).mappings()]
 
-    def change(self, incident_ids: Sequence[str], change: Change, author: str, way: str) -> str:
+    def change(
+        self, incident_ids: Sequence[str], change: Change, author: str, way: str, *, found_by: str | None = None
+    ) -> str:
         """Change incidents, all of them or none; an id by which all of it is undone.
 
-        A label is told to the learning loop, too, as a decision about the domain.
+        A label is told to the learning loop, too, as a decision about the domain. found_by: the search that found
+        them, for the audit log; None = each was named.
         """
         author = said_text(author, "an author", TEXT_MAX_AUTHOR)
         comment = said_text(change.comment, "a comment", COMMENT_MAX) if change.comment else ""
         wanted = list(dict.fromkeys(map(clean, incident_ids)))
-        if not 0 < len(wanted) <= AT_ONCE_MAX:
-            raise UsageError(f"cannot change incidents: name 1 to {AT_ONCE_MAX}")
+        most = AT_ONCE_MAX if found_by is None else FOUND_MAX
+        if not 0 < len(wanted) <= most:
+            raise UsageError(f"cannot change incidents: name 1 to {most}")
         if change.is_comment and not comment:
             raise UsageError("cannot change incidents: nothing is to be changed")
         now, action_id = time.time(), secrets.token_hex(8)
-        with self._store.writing("keep what was said of incidents") as connection:
+        with self._store.writing("keep what was said of incidents", LONG_S) as connection:
             domains = _domains(connection, wanted)
             said = _said_of(connection, wanted)
             taught = _teach(connection, set(domains.values()), change, author, now)
             if change.label == "":
                 labelled = {domains[one] for one in wanted if said.get(one, Triage()).label}
                 _unteach(connection, labelled, "its incident is no longer labelled", author, now)
+            changed, rows = dict[str, Triage](), list[dict[str, Any]]()
             for incident_id in wanted:
                 before = said.get(incident_id, Triage())
                 after = _changed(before, change, author, now)
                 if after != before:
-                    self._put(connection, incident_id, after)
+                    changed[incident_id] = after
                 row = {
                     "action_id": action_id,
                     "at": now,
@@ -136,16 +143,19 @@ class TriageStore:
                     "decision_id": taught.get(domains[incident_id]),
                     "undone_by": "",
                 }
-                connection.execute(insert(TRIAGE_CHANGES).values(row))
+                rows.append(row)
+            self._put(connection, changed)
+            connection.execute(insert(TRIAGE_CHANGES), rows)
             named = wanted[0] if len(wanted) == 1 else counted(len(wanted), "incident")
-            note_change(connection, author, way, "incident changed", named, _in_words(change))
+            why = "" if found_by is None else f"; all that was found by: {found_by or 'no filter'}"
+            note_change(connection, author, way, "incident changed", named, _in_words(change) + why)
         return action_id
 
     def undo(self, action_id: str, author: str, way: str) -> list[str]:
         """Take back what one click changed; the incidents. UsageError where one of them was changed again since."""
         author = said_text(author, "an author", TEXT_MAX_AUTHOR)
         now = time.time()
-        with self._store.writing("undo a change of incidents") as connection:
+        with self._store.writing("undo a change of incidents", LONG_S) as connection:
             made = select(TRIAGE_CHANGES).where(_C.action_id == clean(action_id), _C.undone_at.is_(None))
             events = [_event(dict(row)) for row in connection.execute(made).mappings()]
             if not events:
@@ -155,17 +165,16 @@ class TriageStore:
             later = select(_C.incident_id).where(
                 _C.incident_id.in_(ids), _C.change_id > last, _C.undone_at.is_(None), _C.before != _C.after
             )
-            if (again := connection.execute(later.limit(1)).scalar()) is not None:
-                raise UsageError(f"cannot undo: incident {again} was changed again since")
-            for one in events:
-                before = _triage(one.before)
-                self._put(connection, one.incident_id, replace(before, changed_at=now, changed_by=author))
+            if (changed := connection.execute(later.limit(1)).scalar()) is not None:
+                raise UsageError(f"cannot undo: incident {changed} was changed again since")
+            before = {one.incident_id: _triage(one.before) for one in events}
+            again = {one: replace(said, changed_at=now, changed_by=author) for one, said in before.items()}
+            self._put(connection, again)
             undone = {"undone_at": now, "undone_by": author}
             connection.execute(update(TRIAGE_CHANGES).where(_C.action_id == action_id).values(undone))
             domains = _domains(connection, ids)
             _unteach(connection, _taught_by(connection, action_id), _UNDONE, author, now)
-            for one in events:
-                _teach_again(connection, one, domains[one.incident_id], author, now)
+            _teach_again(connection, events, domains, author, now)
             note_change(connection, author, way, "change of incidents undone", counted(len(ids), "incident"), action_id)
         return ids
 
@@ -176,15 +185,21 @@ class TriageStore:
             connection.execute(delete(TRIAGE_CHANGES).where(_C.incident_id.not_in(kept)))
             return connection.execute(delete(TRIAGE).where(_T.incident_id.not_in(kept))).rowcount
 
-    def _put(self, connection: Connection, incident_id: str, triage: Triage) -> None:
-        values = {"incident_id": incident_id, **asdict(triage), "label": triage.label or ""}
-        statement = self._store.upsert(TRIAGE).values(values)
-        connection.execute(statement.on_conflict_do_update(index_elements=["incident_id"], set_=values))
+    def _put(self, connection: Connection, said: Mapping[str, Triage]) -> None:
+        rows = [{"incident_id": one, **asdict(triage), "label": triage.label or ""} for one, triage in said.items()]
+        if rows:
+            statement = self._store.upsert(TRIAGE)
+            new = {name: statement.excluded[name] for name in rows[0] if name != "incident_id"}
+            connection.execute(statement.on_conflict_do_update(index_elements=["incident_id"], set_=new), rows)
 
 
 def _said_of(connection: Connection, incident_ids: Sequence[str]) -> dict[str, Triage]:
-    found = connection.execute(select(TRIAGE).where(_T.incident_id.in_(incident_ids))).mappings()
-    return {row["incident_id"]: _triage({name: row[name] for name in _FIELDS}) for row in found}
+    found: dict[str, Triage] = {}
+    for at in range(0, len(incident_ids), READ_AT_ONCE):
+        some = incident_ids[at : at + READ_AT_ONCE]
+        rows = connection.execute(select(TRIAGE).where(_T.incident_id.in_(some))).mappings()
+        found |= {row["incident_id"]: _triage({name: row[name] for name in _FIELDS}) for row in rows}
+    return found
 
 
 _FIELDS = tuple(one.name for one in fields(Triage))
@@ -207,8 +222,12 @@ def _event(row: Mapping[str, Any]) -> TriageEvent:
 def _domains(connection: Connection, incident_ids: Sequence[str]) -> dict[str, str]:
     """The domain of each incident. Raises UsageError for one that is not there."""
     columns = (INCIDENTS.c.incident_id, INCIDENTS.c.domain)
-    rows = connection.execute(select(*columns).where(INCIDENTS.c.incident_id.in_(incident_ids)))
-    found: dict[str, str] = {row.incident_id: row.domain for row in rows}
+    found: dict[str, str] = {}
+    for at in range(0, len(incident_ids), READ_AT_ONCE):
+        rows = connection.execute(
+            select(*columns).where(INCIDENTS.c.incident_id.in_(incident_ids[at : at + READ_AT_ONCE]))
+        )
+        found |= {row.incident_id: row.domain for row in rows}
     for one in incident_ids:
         if one not in found:
             raise UsageError(f"cannot find incident {printable(one, 40)}")
@@ -253,9 +272,12 @@ def _teach(connection: Connection, domains: set[str], change: Change, author: st
 def _unteach(connection: Connection, domains: Iterable[str], why: str, author: str, now: float) -> None:
     """Take back standing decisions about domains that labels of incidents made; those that people made stay."""
     by_label = select(_C.decision_id).where(_C.decision_id.is_not(None))
-    stands = (_D.domain.in_(list(domains)), _D.undone_at.is_(None), _D.decision_id.in_(by_label))
-    for domain in connection.execute(select(_D.domain).where(*stands)).scalars().all():
-        undo_in(connection, domain, why, author, now)
+    stands = (_D.undone_at.is_(None), _D.decision_id.in_(by_label))
+    named, found = sorted(domains), list[str]()
+    for at in range(0, len(named), READ_AT_ONCE):
+        some = select(_D.domain).where(_D.domain.in_(named[at : at + READ_AT_ONCE]), *stands)
+        found += connection.execute(some).scalars()
+    undo_all_in(connection, found, why, author, now)
 
 
 def _taught_by(connection: Connection, action_id: str) -> list[str]:
@@ -265,18 +287,30 @@ def _taught_by(connection: Connection, action_id: str) -> list[str]:
     return list(connection.execute(select(_D.domain).where(*stands)).scalars())
 
 
-def _teach_again(connection: Connection, undone: TriageEvent, domain: str, author: str, now: float) -> None:
-    """An incident has its label of before again: so has its domain, unless somebody decided otherwise since."""
-    label = str(undone.before["label"])
-    standing = select(_D.decision_id).where(_D.domain == domain, _D.undone_at.is_(None))
-    if not label or label == undone.after["label"] or connection.execute(standing).first() is not None:
-        return
-    made = _teach(connection, {domain}, Change(label=label, reason=_UNDONE), author, now)
-    earlier = (_C.incident_id == undone.incident_id, _C.change_id < undone.change_id, _C.decision_id.is_not(None))
-    last = connection.execute(select(func.max(_C.change_id)).where(*earlier)).scalar()
-    if last is not None and made:
-        values = {"decision_id": made[domain]}
-        connection.execute(update(TRIAGE_CHANGES).where(_C.change_id == last).values(values))
+def _teach_again(
+    connection: Connection, undone: Sequence[TriageEvent], domains: Mapping[str, str], author: str, now: float
+) -> None:
+    """Incidents have their labels of before again: so have their domains, unless somebody decided otherwise since."""
+    standing = set(connection.execute(select(_D.domain).where(_D.undone_at.is_(None))).scalars())
+    by_label: dict[str, dict[str, TriageEvent]] = {}
+    for one in undone:
+        label, domain = str(one.before["label"]), domains[one.incident_id]
+        if label and label != one.after["label"] and domain not in standing:
+            standing.add(domain)
+            by_label.setdefault(label, {})[domain] = one
+    rows = list[dict[str, Any]]()
+    for label, events in by_label.items():
+        made = _teach(connection, set(events), Change(label=label, reason=_UNDONE), author, now)
+        rows += [
+            {"of_incident": events[domain].incident_id, "made_before": events[domain].change_id, "made_by": decision}
+            for domain, decision in made.items()
+        ]
+    if rows:
+        earlier = TRIAGE_CHANGES.alias().c
+        conditions = (earlier.incident_id == bindparam("of_incident"), earlier.change_id < bindparam("made_before"))
+        last = select(func.max(earlier.change_id)).where(*conditions, earlier.decision_id.is_not(None))
+        taught = update(TRIAGE_CHANGES).where(_C.change_id == last.scalar_subquery())
+        connection.execute(taught.values(decision_id=bindparam("made_by")), rows)
 
 
 def _in_words(change: Change) -> str:

@@ -183,6 +183,16 @@ def undo_in(connection: Connection, domain: str, reason: str, author: str, now: 
     return _decision(connection.execute(undone).one())
 
 
+def undo_all_in(connection: Connection, domains: Sequence[str], reason: str, author: str, now: float) -> None:
+    """Take back standing decisions about domains, as flows have them, within a transaction: any number of them."""
+    reason, author = said_text(reason, "a reason", TEXT_MAX_REASON), said_text(author, "an author", TEXT_MAX_AUTHOR)
+    for at in range(0, len(domains), DOMAINS_AT_ONCE):
+        some = list(domains[at : at + DOMAINS_AT_ONCE])
+        _undo(connection, some, author, reason, now)
+        opened = {"state": str(ReviewState.NEW), "taken_by": ""}
+        connection.execute(update(REVIEW_ITEMS).where(_I.domain.in_(some)).values(opened))
+
+
 def registered(text: str) -> str:
     """A person's domain as flows have it: lower case, without a last dot. Raises UsageError for a name below one."""
     typed = text.strip()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,16 +15,17 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from agents.core.errors import AgentsError, UsageError
 from agents.core.text import NETWORK, counted
-from agents.core.types import DAY_S, HOUR_S, Incident, Severity
-from agents.store.console.finding import FACETS, IncidentPage
+from agents.core.types import Incident
+from agents.store.console.finding import FACETS, IncidentPage, IncidentSearch
 from agents.store.console.ordering import DOWN, SORTS, UP, IncidentOrder
-from agents.store.console.triage import AT_ONCE_MAX, Change
+from agents.store.console.triage import AT_ONCE_MAX, FOUND_MAX, Change
 from agents.store.console.views import PASSING
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewState
 from agents.store.people.roles import AccessScope
 from agents.web.auth import author_of
-from agents.web.console.incidents import NONE, PageCursor, Search
+from agents.web.console.incident_context import context_of
+from agents.web.console.incidents import PageCursor, Search, changed_found, shown
 from agents.web.console.notices import led_to, noticed
 from agents.web.console.words import claim, decoded
 from agents.web.pages import InSession, page, range_of, sent_form
@@ -34,9 +35,6 @@ ON_PAGE = 50
 """Incidents of one page of the list."""
 FORM_MAX = 65_536
 """Longest form, bytes: the ids of AT_ONCE_MAX incidents."""
-OTHERS_DAYS = 7
-"""Days over which others that ask below an incident's domain are counted."""
-EARLIER_MAX = 20
 WAY = "console"
 LIST = "/console/incidents"
 HUNT = "/console/hunt"
@@ -71,6 +69,8 @@ def incident_list(request: Request, search: Search, cursor: PageCursor = None) -
         export=f"/incidents/export?{urlencode(kept)}",
         query=urlencode(kept),
         cursor=cursor or "",
+        now=time.time(),
+        found_max=FOUND_MAX,
         narrowed=any(name != "sort" for name, _ in kept),
         order=search.order,
         sorts=_sorts(search.order, kept),
@@ -101,11 +101,11 @@ def _facets(found: IncidentPage, kept: Sequence[tuple[str, str]]) -> list[tuple[
     for name in FACETS:
         values = []
         for value, count in found.facets.get(name, ()):
-            shown = Severity(value).name if name == "severity" else str(value) or NONE
-            chosen = (name, shown) in kept
-            rest = [pair for pair in kept if pair != (name, shown)]
-            address = f"{LIST}?{urlencode(rest if chosen else [*rest, (name, shown)])}"
-            values.append({"shown": shown, "count": count, "chosen": chosen, "address": address})
+            said = shown(name, value)
+            chosen = (name, said) in kept
+            rest = [pair for pair in kept if pair != (name, said)]
+            address = f"{LIST}?{urlencode(rest if chosen else [*rest, (name, said)])}"
+            values.append({"shown": said, "count": count, "chosen": chosen, "address": address})
         if len(values) > 1 or any(one["chosen"] for one in values):
             out.append((name, values))
     return out
@@ -128,7 +128,7 @@ def incident_page(request: Request, incident_id: str, search: Search) -> Respons
         decoded=decoded(found),
         said=parts.console.triage.of([found.incident_id])[found.incident_id],
         history=parts.console.triage.history(found.incident_id),
-        context=_context(parts, found),
+        context=context_of(parts, found),
         days=range_of(found.first_seen, found.last_seen, time.time()),
         above=f"{LIST}/{above}?{query}" if above else "",
         below=f"{LIST}/{below}?{query}" if below else "",
@@ -139,38 +139,6 @@ def incident_page(request: Request, incident_id: str, search: Search) -> Respons
         labels=list(Label),
         **noticed(request),
     )
-
-
-def _context(parts: Parts, incident: Incident) -> dict[str, Any]:
-    """What else is known around an incident; what cannot be read is None."""
-    hunter, finder = parts.console.hunter, parts.console.finder
-    near = incident.detected_at - HOUR_S, incident.detected_at + HOUR_S
-    lately = incident.last_seen - OTHERS_DAYS * DAY_S, incident.last_seen + 1.0
-    one_client, one_domain = incident.client not in ("", NETWORK), incident.domain not in (NETWORK, ".")
-    reads: Mapping[str, Callable[[], Any]] = {
-        "near": lambda: hunter.client(incident.client, *near, incident.source) if one_client else None,
-        "others": lambda: hunter.domain(incident.domain, *lately, incident.source) if one_domain else None,
-        "first_seen": lambda: hunter.first_seen([incident.domain]).get(incident.domain) if one_domain else None,
-        "earlier": lambda: finder.around(incident, EARLIER_MAX),
-    }
-    found: dict[str, Any] = {}
-    for name, read in reads.items():
-        try:
-            found[name] = read()
-        except AgentsError:
-            found[name] = None
-    return found | {
-        "near": _without(found["near"], incident.domain),
-        "others": _without(found["others"], incident.client),
-    }
-
-
-def _without(summary: Mapping[str, Any] | None, other: str) -> Mapping[str, Any] | None:
-    """A summary whose list of others leaves one of them out, which the page is about."""
-    if summary is None:
-        return None
-    rest = [one for one in summary["others"] if one["other"] != other]
-    return {**summary, "others": rest, "others_count": summary["others_count"] - (len(summary["others"]) - len(rest))}
 
 
 def _block_link(incident: Incident) -> str:
@@ -187,6 +155,37 @@ def _allow_link(incident: Incident) -> str:
         return ""
     wanted = {"suffix": incident.domain, "reason": f"incident {incident.incident_id}", "incident": incident.incident_id}
     return "/console/services?" + urlencode(wanted)
+
+
+@page_router.post(f"{LIST}/found")
+async def found_form(request: Request, search: Search) -> Response:
+    """Carry out for all that the address finds what the form of the list asks for, and go back there."""
+    form = await sent_form(request, AccessScope.TRIAGE, FORM_MAX)
+    sent = {name: values[0] for name, values in form.items()}
+    author = author_of(request)
+    try:
+        told = await asyncio.to_thread(_carried_out_for_all, request, search, sent, author)
+    except UsageError as error:
+        told = {"problem": str(error)[:300]}
+    return led_to(request, LIST, kept_of(request), **told)
+
+
+def _carried_out_for_all(
+    request: Request, search: IncidentSearch, sent: Mapping[str, str], author: str
+) -> dict[str, str]:
+    action = sent.get("do", "")
+    if sent.get("confirm") != "all":
+        raise UsageError("cannot do that: confirm with the box beside the buttons that all that is found is meant")
+    try:
+        shown_at = float(sent.get("shown_at", ""))
+    except ValueError:
+        raise UsageError("cannot do that: the form does not say when its list was read") from None
+    change = _change_of(action, sent, author)
+    action_id, ids = changed_found(request, search, change, author, WAY, shown_at)
+    return {
+        "done": f"All {counted(len(ids), 'incident')} that were found: {_said(action, sent, author)}.",
+        "undo": action_id,
+    }
 
 
 @page_router.post(LIST)

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from agents.core.errors import AgentsError
 from agents.core.text import counted
-from agents.web.console.charts import step_chart
+from agents.web.charts.hours import step_chart
 from agents.web.console.last_hour import SLOT_S, SUMS, RateSlot
 from agents.web.pages import InSession, rendered
 from agents.web.parts import Parts
@@ -94,7 +94,9 @@ def hour_html(slots: Sequence[RateSlot | None]) -> str:
         {name: [(one.rate(name) or None) if one else None for one in slots] for name in ("spooled", "shed")},
     )
     gaps = [one is None for one in slots]
-    charts = [step_chart(some, gaps, label) for some, label in zip(layers, labels, strict=True)]
+    units = ("queries a second", "ms", "queries a second")
+    drawn = zip(layers, labels, units, strict=True)
+    charts = [step_chart(some, gaps, label, unit) for some, label, unit in drawn]
     return rendered("_hour.html", said=said, charts=charts, any_known=bool(known))
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from agents.store.console.triage import AT_ONCE_MAX
-from agents.web.schemas import LabelName, ReviewStateName, SeverityName, StoredQuery
+from agents.web.schemas import IncidentBrief, LabelName, ReviewStateName, SeverityName, StoredQuery
 
 IDS = ["9c1f0a7be2d34455"]
 
 
-class TriageChange(BaseModel):
-    incidents: list[str] = Field(examples=[IDS], min_length=1, max_length=AT_ONCE_MAX)
+class TriageSaid(BaseModel):
     state: ReviewStateName | None = Field(None, description="without it: as it is, or closed by a label")
     label: LabelName | None = Field(None, description="told to the learning loop, too, for the domain")
     unlabel: bool = Field(False, description="take a label away")
@@ -22,6 +21,16 @@ class TriageChange(BaseModel):
     reason: str = Field("", max_length=500)
     author: str = Field(
         "", examples=["ann"], max_length=80, description="of programs; people are known by their session"
+    )
+
+
+class TriageChange(TriageSaid):
+    incidents: list[str] = Field(examples=[IDS], min_length=1, max_length=AT_ONCE_MAX)
+
+
+class TriageOfFound(TriageSaid):
+    detected_until: float | None = Field(
+        None, examples=[1767225901.5], description="leave out what was detected after you looked, Unix seconds"
     )
 
 
@@ -99,12 +108,26 @@ class Summary(BaseModel):
     first_seen: float | None
     last_seen: float | None
     hours: list[tuple[int, int, int]] = Field(description="hour (Unix seconds), queries, loudest severity 0..3")
-    others: list[OthersEntry]
-    types: list[tuple[int, int]] = Field(description="query type, queries")
+    others: list[OthersEntry] = Field(description="the loudest first")
+    others_cursor: str | None = Field(None, description="give it back as `cursor` for further others; null = the end")
+    types: list[tuple[int, int]] = Field(description="query type, queries: the 20 most frequent")
     severities: dict[str, int]
     names: list[str] = Field([], description="of a domain: names asked for lately")
     new_domains: list[str] = Field([], description="of a client: domains that nobody had asked for before")
     first_ever: float | None = Field(None, description="of a domain: the oldest stored query below it, Unix seconds")
+
+
+class IncidentContext(BaseModel):
+    """What cannot be read, or what an incident of many clients or without a domain has none of, is null."""
+
+    near: Summary | None = Field(description="what else the client did; `others` leaves the incident's domain out")
+    near_span: tuple[float, float] = Field(description="an hour before and after it was detected, Unix seconds")
+    others: Summary | None = Field(
+        description="what was asked below the domain; `others` are further clients, without the incident's"
+    )
+    others_span: tuple[float, float] = Field(description="seven days until it was last seen, Unix seconds")
+    first_seen: float | None = Field(description="the oldest stored query below the domain, Unix seconds")
+    earlier: list[IncidentBrief] | None = Field(description="other incidents of the client or domain, last seen first")
 
 
 class ClientEntry(BaseModel):
@@ -115,13 +138,26 @@ class ClientEntry(BaseModel):
     last_seen: float
 
 
+FURTHER = Field(description="give it back as `cursor` for the next page, of the same span; null = the end")
+
+
 class ClientList(BaseModel):
     clients: list[ClientEntry]
+    cursor: str | None = FURTHER
+
+
+class FlowHourList(BaseModel):
+    flow_hours: list[dict[str, Any]] = Field(
+        examples=[[{"at": 1767225600, "client": "192.0.2.7", "domain": "evil.example", "information_bytes": 912.0}]],
+        description="at, client, domain, sample_names, nearest (times a limit), and each number of the flow-hour",
+    )
+    cursor: str | None = FURTHER
 
 
 class QuestionAnswer(BaseModel):
     question: str
     rows: list[dict[str, Any]]
+    cursor: str | None = FURTHER
 
 
 class AuditItem(BaseModel):
@@ -166,6 +202,7 @@ class ServiceKeep(BaseModel):
         max_length=64,
         description="address or network that it is for alone; the suffix may be . then",
     )
+    weeks: Literal[1, 2, 4] = Field(1, description="of which incidents are looked at, and closed when it is kept")
 
 
 class ServiceRemove(BaseModel):
@@ -177,7 +214,12 @@ class ServiceRemove(BaseModel):
 class ServicePreview(BaseModel):
     silenced: list[str] = Field(description="ids of incidents that are, or would be, silent", examples=[IDS])
     stay: dict[str, int] = Field(description="ids of those that stay, with the factor that would do")
-    looked_at: int = Field(description="live incidents of the last week")
+    looked_at: int = Field(description="live incidents of these weeks")
+    weeks: int = Field(1, examples=[4])
+    oldest: float | None = Field(
+        None, description="when the oldest of them was last seen, Unix seconds: how much history there is"
+    )
+    is_cut: bool = Field(False, description="whether older ones of these weeks were too many to be looked at")
     undo: str = Field("", description="of an entry that was kept: give it to /services/undo to take that back")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from agents.core.errors import AgentsError, UsageError
-from agents.core.text import counted
-from agents.detection.explanations.known_desk import KnownDesk, Preview
+from agents.core.text import counted, printable
+from agents.detection.explanations.known_desk import WEEKS, KnownDesk, Preview
 from agents.detection.known_services import Entry
 from agents.store.console.audit import KNOWN_KEPT
 from agents.store.console.triage import Change
@@ -37,7 +37,7 @@ FORM_MAX = 16_384
 """Longest form, bytes."""
 _AND = " "
 """Between the id of a label and what takes an entry back."""
-FIELDS = ("suffix", "factor", "reason", "expires", "incident", "client")
+FIELDS = ("suffix", "factor", "reason", "expires", "incident", "client", "weeks")
 router = APIRouter(prefix="/services", responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 page_router = APIRouter(include_in_schema=False)
 
@@ -59,15 +59,15 @@ def _entry(entry: Entry, now: float) -> ServiceEntry:
 
 @router.post("/preview", summary="What an entry would silence")
 def service_preview(request: Request, sent: ServiceKeep) -> ServicePreview:
-    """Live incidents of the last week below it: those that would be silent, and those that would stay."""
-    return _previewed(parts_of(request).known.preview(_made(request, sent)))
+    """Live incidents of the last weeks below it: those that would be silent, and those that would stay."""
+    return _previewed(parts_of(request).known.preview(_made(request, sent), sent.weeks))
 
 
 @router.post("", summary="Keep an entry")
 def service_keep(request: Request, sent: ServiceKeep) -> ServicePreview:
-    """In place of the one of that suffix. Stored incidents that it silences are closed."""
+    """In place of the one of that suffix. Stored incidents of these weeks that it silences are closed."""
     entry = _made(request, sent)
-    return _previewed(_kept(parts_of(request), entry, "API"))
+    return _previewed(_kept(parts_of(request), entry, "API", sent.weeks))
 
 
 @router.post("/undo", summary="Take back that an entry was kept")
@@ -95,12 +95,15 @@ def _previewed(found: Preview) -> ServicePreview:
         silenced=[one.incident_id for one in found.silenced],
         stay={one.incident_id: factor for one, factor in found.stay},
         looked_at=found.looked_at,
+        weeks=found.weeks,
+        oldest=found.oldest,
+        is_cut=found.is_cut,
         undo=found.undo,
     )
 
 
-def _kept(parts: Parts, entry: Entry, way: str) -> Preview:
-    found = parts.known.add(entry)
+def _kept(parts: Parts, entry: Entry, way: str, weeks: int) -> Preview:
+    found = parts.known.add(entry, weeks)
     size = "own zone" if entry.is_own else f"x{entry.factor:g}"
     detail = f"{size} until {entry.expires}: {entry.reason}"
     parts.console.audit.add(entry.author, way, KNOWN_KEPT, entry.shown, detail)
@@ -137,14 +140,22 @@ def services_page(request: Request) -> Response:
 def _filled_in(desk: KnownDesk, asked: Mapping[str, str]) -> tuple[dict[str, str], Preview]:
     """The form with its end, and where no factor is asked for, with the one that silences the incident it is about."""
     entry = _typed(desk, asked, "preview")
-    found = desk.preview(entry)
+    weeks = _weeks(asked)
+    found = desk.preview(entry, weeks)
     filled = dict(asked) | {"expires": entry.expires}
     needed = [factor for one, factor in found.stay if one.incident_id == asked["incident"]]
     if needed and not asked["factor"]:
         filled["factor"] = str(needed[0])
         with suppress(UsageError):  # more than an entry may have: the page says that the incident stays
-            found = desk.preview(_typed(desk, filled, "preview"))
+            found = desk.preview(_typed(desk, filled, "preview"), weeks)
     return filled, found
+
+
+def _weeks(sent: Mapping[str, str]) -> int:
+    text = sent.get("weeks", "")
+    if text and not (text.isascii() and text.isdigit()):
+        raise UsageError(f"cannot look back {printable(text, 12)!r} weeks")
+    return int(text[:4] or 1)
 
 
 def _typed(desk: KnownDesk, sent: Mapping[str, str], author: str) -> Entry:
@@ -161,7 +172,9 @@ def _shown(request: Request, filled: Mapping[str, str], status: int = 200, **sai
         entries = parts_of(request).known.entries()
     except AgentsError as error:
         entries, values["problem"] = [], values["problem"] or str(error)
-    return page(request, "services.html", status, entries=entries, filled=filled, now=time.time(), **values)
+    return page(
+        request, "services.html", status, entries=entries, filled=filled, now=time.time(), choices=WEEKS, **values
+    )
 
 
 @page_router.post("/console/services")
@@ -190,11 +203,11 @@ def _carried_out(parts: Parts, sent: Mapping[str, str], author: str) -> tuple[Pr
         return None, {"done": _undone(parts, sent.get("action", ""), author)}
     entry = _typed(parts.known, sent, author if action == "keep" else "preview")
     if action != "keep":
-        return parts.known.preview(entry), {}
+        return parts.known.preview(entry, _weeks(sent)), {}
     incident = sent.get("incident", "")
     if incident and parts.store.incident_by_id(incident) is None:
         raise UsageError("cannot label the incident: it is not stored any more; keep the entry alone")
-    found, action_id = _kept(parts, entry, "console"), ""
+    found, action_id = _kept(parts, entry, "console", _weeks(sent)), ""
     done = f"{entry.shown} is known until {entry.expires}; {counted(len(found.silenced), 'incident')} closed"
     if incident:
         said = Change(label=Label.BENIGN, reason=entry.reason)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
@@ -16,11 +16,13 @@ from agents.core.errors import AgentsError, UsageError
 from agents.core.text import printable
 from agents.core.types import DAY_S, Incident, Severity
 from agents.store.console.audit import KNOWN_KEPT, AuditEntry
+from agents.store.console.exporting import WEEK_COLUMNS
 from agents.store.console.finding import IncidentSearch
 from agents.store.console.terms import Terms
 from agents.store.console.triage import Triage
 from agents.web import reports
 from agents.web.api import PROBLEMS, known_parameters
+from agents.web.console.hunting import told_file
 from agents.web.console.schemas import WeekAnswer
 from agents.web.pages import InSession, page
 from agents.web.parts import Parts, parts_of
@@ -37,8 +39,8 @@ router = APIRouter(responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 page_router = APIRouter(include_in_schema=False)
 
 
-def summed_week(parts: Parts, until: str) -> dict[str, Any]:
-    """See WeekAnswer. Raises UsageError for a day that is none, StoreError."""
+def summed_week(parts: Parts, until: str, domains: int = DOMAINS_SHOWN) -> dict[str, Any]:
+    """See WeekAnswer. domains: of each list, at most. Raises UsageError for a day that is none, StoreError."""
     last = _day(until)
     ends = datetime(last.year, last.month, last.day, tzinfo=UTC).timestamp() + DAY_S
     since = ends - DAYS_OF_PAGE * DAY_S
@@ -50,8 +52,8 @@ def summed_week(parts: Parts, until: str) -> dict[str, Any]:
     return {
         "since": since,
         "until": ends,
-        "told": _domains(told),
-        "listed": _domains(listed),
+        "told": _domains(told)[:domains],
+        "listed": _domains(listed)[:domains],
         "severities": _severities(found),
         "labels": dict(Counter(str(said.label) for _, said in found if said.label)),
         "paged": len(told),
@@ -79,7 +81,7 @@ def _domains(found: Sequence[tuple[Incident, Triage]]) -> list[dict[str, Any]]:
     for one, said in found:
         by_domain[one.domain].append((one, said))
     rows = [_domain(domain, some) for domain, some in by_domain.items()]
-    return sorted(rows, key=lambda row: (-row["leaked_bytes"], row["domain"]))[:DOMAINS_SHOWN]
+    return sorted(rows, key=lambda row: (-row["leaked_bytes"], row["domain"]))
 
 
 def _domain(domain: str, some: Sequence[tuple[Incident, Triage]]) -> dict[str, Any]:
@@ -108,6 +110,20 @@ def _changes(parts: Parts, since: float, until: float) -> list[AuditEntry]:
     return [one for one in entries if since <= one.at < until]
 
 
+@router.get("/weekly/export", summary="All domains of a week, and what was silenced, as CSV or JSON lines")
+def weekly_export(request: Request, until: Until = "", format: Literal["csv", "json"] = "csv") -> Response:
+    """Those that somebody was paged for, those that were listed, and services that were taken for known."""
+    week = summed_week(parts_of(request), until, INCIDENTS_MAX)
+    rows = [{"what": what, **one} for what, key in (("paged", "told"), ("listed", "listed")) for one in week[key]]
+    rows += [{"what": "silenced", "domain": one["suffix"], **one} for one in week["silenced"]]
+    name = f"week-{_day_text(week['since'])}"
+    return told_file(name, format, ({column: row.get(column) for column in WEEK_COLUMNS} for row in rows), WEEK_COLUMNS)
+
+
+def _day_text(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+
+
 @router.get("/weekly", summary="A week in one answer")
 def weekly(request: Request, until: Until = "") -> WeekAnswer:
     """Incidents by domain, those that somebody was paged for and those that were listed; what was silenced, left out
@@ -123,7 +139,9 @@ def weekly_page(request: Request, until: str = "") -> Response:
         found = summed_week(parts_of(request), until[:10])
     except AgentsError as error:
         problem = str(error)
-    return page(request, "weekly.html", week=found, problem=problem, now=time.time(), **_neighbours(found))
+    days = _neighbours(found)
+    export = f"/weekly/export?until={_day_text(found['until'] - DAY_S)}" if found else ""
+    return page(request, "weekly.html", week=found, problem=problem, now=time.time(), export=export, **days)
 
 
 def _neighbours(week: Mapping[str, Any]) -> dict[str, str]:

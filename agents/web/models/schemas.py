@@ -53,10 +53,39 @@ class VersionAnswer(BaseModel):
     manifest: dict[str, Any]
     lineage: dict[str, Any] = Field(
         examples=[{"parent": "77aa2c1177d0e4b5", "run_id": "20260104_020011", "gates": []}],
-        description="parent, data window and hash, code version, seed, settings, gates, approvals, canary, verdicts",
+        description="parent, data window and hash, code version, seed, settings, gates, drift, approvals, canary, "
+        "verdicts",
+    )
+    budget: str = Field(
+        "",
+        description="what can leave unseen with its limits, and how many investigations a week they cost",
     )
     approvals: list[dict[str, Any]] = Field(examples=[[{"by": "ann", "reason": "", "at": 1767492011.0}]])
     transitions: list[dict[str, Any]]
+
+
+class JobPause(BaseModel):
+    at: float = Field(examples=[1767492011.0])
+    by: str = Field(examples=["ann"])
+    reason: str = Field(examples=["a move of the data centre"])
+
+
+class JobEntry(BaseModel):
+    name: str = Field(examples=["retrain"])
+    schedule: str = Field(examples=["0 2 * * 0 UTC"], description="cron expression and time zone")
+    last_run: float | None = Field(examples=[1767492011.0], description="Unix seconds")
+    next_run: float = Field(examples=[1768096800.0], description="Unix seconds; passed over while it is paused")
+    paused: JobPause | None = Field(description="null = it runs")
+
+
+class JobList(BaseModel):
+    jobs: list[JobEntry]
+
+
+class JobDecision(BaseModel):
+    job: str = Field(examples=["retrain"], max_length=40)
+    reason: str = Field(examples=["a move of the data centre"], max_length=500)
+    author: str = Field("", examples=["ann"], max_length=80)
 
 
 class DifferenceAnswer(BaseModel):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
+from agents.core.drawing.spark import sparkline
 from agents.core.errors import AgentsError, BusyError, ModelError, UsageError
+from agents.detection.explanations.budget_trade import budget_trade
 from agents.store.people.roles import AccessScope
 from agents.web import reports
 from agents.web.api import PROBLEMS, Limit, known_parameters
 from agents.web.auth import author_of, noted
 from agents.web.console.notices import led_to, noticed
+from agents.web.models.jobs import jobs_shown
 from agents.web.models.learnt import learnt_overview
 from agents.web.models.schemas import (
     CanaryAnswer,
@@ -38,6 +42,8 @@ MODELS_FORM_MAX = 8_192
 PAGE = "/console/models"
 VERSIONS_SHOWN = 100
 """Versions, periods and transitions on a page, each."""
+DRIFT_SHOWN = 5
+"""Features of names on the page of all models, those that moved most; the page of a model has all."""
 LEARNT_SHOWN = 10
 """Periods of each kind that cycles learn; the API has all."""
 _OF_ONE = ("approve", "reject", "canary", "anchor")
@@ -85,7 +91,21 @@ def model_diff(request: Request, old: Side, new: Side) -> DifferenceAnswer:
 @router.get("/{name}", summary="One version with its lineage")
 def model_version(request: Request, name: Named) -> VersionAnswer:
     """Where it comes from, what its gates said, who approved it and why."""
-    return VersionAnswer(**_desk(request).version(name))
+    found = _desk(request).version(name)
+    return VersionAnswer(**found, budget=_budget(found).get("sentence", ""))
+
+
+def _budget(version: Mapping[str, Any]) -> dict[str, Any]:
+    """What the alert budget of a version buys, in words and as a chart; {} where nothing was weighed."""
+    limits = version["manifest"].get("limits")
+    return budget_trade(limits) if isinstance(limits, Mapping) else {}
+
+
+def _drift(version: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How far names had moved when a version was trained, what moved most first, each with its small chart."""
+    found = version["lineage"].get("drift")
+    rows = [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    return [{**one, "spark": sparkline(one["old"], one["new"], f"{one['name']}, then and now")} for one in rows]
 
 
 def _made(request: Request, action: str, model_id: str, author: str, reason: str) -> ModelDecided:
@@ -224,9 +244,23 @@ def _overview(request: Request, status: int = 200, **said: str) -> Response:
         values |= {"versions": desk.versions()[:VERSIONS_SHOWN], "canary": desk.canary()}
         values |= {"history": desk.history()[:VERSIONS_SHOWN], "log": desk.log()[::-1][:VERSIONS_SHOWN]}
         values |= {"learnt": learnt_overview(request, LEARNT_SHOWN)}
+        in_use = desk.version("champion")
+        values |= {"budget": _budget(in_use), "drift": _drift(in_use)[:DRIFT_SHOWN]}
     except AgentsError as error:
-        values |= {"versions": [], "canary": None, "history": [], "log": [], "learnt": {}}
+        values |= {
+            "versions": [],
+            "canary": None,
+            "history": [],
+            "log": [],
+            "learnt": {},
+            "budget": {},
+            "drift": [],
+        }
         values["problem"] = values["problem"] or str(error)
+    try:
+        values["jobs"] = jobs_shown(request)
+    except AgentsError as error:  # the database is away: models are files
+        values["jobs"], values["problem"] = [], values["problem"] or str(error)
     return page(request, "models.html", status, **values)
 
 
@@ -240,8 +274,8 @@ def _version_of(request: Request, name: str, status: int = 200, **said: str) -> 
         return _overview(request, 404, problem=str(error))
     shown = {one["name"] for one in reports.listed(parts_of(request).reports_dir)}
     report = found["report"] if found["report"] in shown else None
-    origin = {name: value for name, value in found["lineage"].items() if name not in ("gates", "reference")}
-    values |= {"found": found, "report": report, "origin": origin}
+    origin = {name: value for name, value in found["lineage"].items() if name not in ("gates", "reference", "drift")}
+    values |= {"found": found, "report": report, "origin": origin, "budget": _budget(found), "drift": _drift(found)}
     return page(request, "model.html", status, **values)
 
 

@@ -52,6 +52,21 @@ def test_incidents_are_found(console: ConsoleStore, text: str, domains: list[str
     assert page.count == len(domains)
 
 
+def test_kind_and_model_are_columns_that_the_database_makes(store: Store) -> None:
+    made = [
+        incident(domain=f"d{number}.example", evidence={"kind": f"k{number % 2}", "model": "m1"} if number else {})
+        for number in range(4)
+    ]
+    store.write(verdicts([], incidents=tuple(made)), "b1")
+    finder = ConsoleStore(store).finder
+    assert finder.page(IncidentSearch()).facets["kind"] == [("k1", 2), ("", 1), ("k0", 1)]
+    with store.writing("damage an incident") as connection:
+        connection.execute(update(INCIDENTS).where(INCIDENTS.c.domain == "d3.example").values(evidence='{"kind": NaN'))
+    assert finder.page(IncidentSearch(), limit=0).facets["kind"] == [("", 2), ("k0", 1), ("k1", 1)]
+    assert finder.page(IncidentSearch(kind=["k0"])).count == 1
+    assert finder.page(IncidentSearch(), limit=0).facets["day"] == [(int(START // 86_400), 4)]
+
+
 @pytest.mark.parametrize(
     ("text", "count"),
     [

@@ -321,6 +321,41 @@ def test_an_incident_reads_like_a_sentence_and_shows_what_it_stands_on(world: Wo
     assert "/console/services?suffix=evil.example" in page
 
 
+def test_a_program_reads_of_an_incident_what_its_page_says(world: World) -> None:
+    made = incident(
+        client="10.0.0.7",
+        domain="evil.example",
+        tool="dnscat2",
+        leaked_bytes=1234.0,
+        first_seen=START,
+        last_seen=START + 240,
+        detected_at=START + 10,
+        sample_names=("6e616d653d616e6e3b6b65793d3132333435363738393031.evil.example", "x.evil.example"),
+    )
+    other = incident(client="10.0.0.7", domain="worse.example", last_seen=START + 90)
+    world.store.write(verdicts(["n.other.example"], client="10.0.0.7", incidents=(made, other)), "b1")
+    world.store.write(verdicts(["x.evil.example"], client="10.0.0.9"), "b2")
+    page = Person(world).page(f"/console/incidents/{made.incident_id}").text
+    told = world.get(f"/incidents/{made.incident_id}").json()
+    assert told["claim"] in page and told["claim"].startswith("10.0.0.7 sent at least 1.23 kB to evil.example")
+    assert [one["text"] for one in told["decoded"]] == ["hex: name=ann;key=12345678901", ""]
+    listed = world.get("/incidents").json()["incidents"]
+    assert listed[0]["claim"] == told["claim"], "the list says it, too"
+    around = world.get(f"/incidents/{made.incident_id}/context").json()
+    assert [one["other"] for one in around["near"]["others"]] == ["other.example"]
+    assert [one["other"] for one in around["others"]["others"]] == ["10.0.0.9"]
+    assert (around["first_seen"], around["near_span"]) == (START, [START + 10 - 3600, START + 10 + 3600])
+    assert [one["incident_id"] for one in around["earlier"]] == [other.incident_id]
+
+
+def test_what_has_no_client_or_domain_has_no_context_of_it(world: World) -> None:
+    made = incident(client=NETWORK, domain=".")
+    world.store.write(verdicts([], incidents=(made,)), "b1")
+    around = world.get(f"/incidents/{made.incident_id}/context").json()
+    assert (around["near"], around["others"], around["first_seen"], around["earlier"]) == (None, None, None, [])
+    assert world.get(f"/incidents/{'0' * 16}/context").status_code == 404
+
+
 def test_others_are_others_and_links_lead_to_the_days_of_the_incident(world: World) -> None:
     made = incident(
         client="10.0.0.7", domain="evil.example", first_seen=START, last_seen=START + 240, detected_at=START

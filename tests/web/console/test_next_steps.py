@@ -170,3 +170,36 @@ def test_a_gateway_is_silenced_and_others_that_ask_below_the_domain_are_not(worl
     assert (
         "is no longer known" in answered(world, person, SERVICES, do="remove", suffix=".", client="10.0.0.24/29").text
     )
+
+
+def test_a_preview_looks_back_over_the_weeks_that_are_chosen_and_says_how_much_history_there_is(world: World) -> None:
+    now, day = time.time(), 86_400.0
+    made = [
+        incident(client=f"10.0.0.{ago}", first_seen=now - ago * day - 60, last_seen=now - ago * day, leaked_bytes=1.0)
+        for ago in (1, 10, 20)
+    ]
+    world.store.write(verdicts([], incidents=tuple(made)), "weeks")
+    sent = {"suffix": "evil.example", "factor": 1000, "reason": "ours", "author": "ann"}
+
+    def previewed(**more: Any) -> dict[str, Any]:
+        found: dict[str, Any] = world.call("POST", "/services/preview", json=sent | more, headers=AUTH).json()
+        return found
+
+    assert [len(previewed(weeks=weeks)["silenced"]) for weeks in (1, 2, 4)] == [1, 2, 3]
+    assert previewed() == previewed(weeks=1)
+    assert previewed(weeks=4)["oldest"] == made[2].last_seen and not previewed(weeks=4)["is_cut"]
+    assert world.call("POST", "/services/preview", json=sent | {"weeks": 3}, headers=AUTH).status_code == 422
+    person = Person(world)
+    form = {"suffix": "evil.example", "factor": "1000", "reason": "ours"}
+    page = answered(world, person, SERVICES, do="preview", weeks="4", **form).text
+    assert "In the last 4 weeks" in page and "3 of 3 incidents would be silent" in page
+    assert "The oldest stored incident of this time was last seen" in page and '<option value="4" selected>' in page
+    assert (
+        "cannot look back 3 weeks: possible are 1, 2, 4"
+        in answered(world, person, SERVICES, do="preview", weeks="3", **form).text
+    )
+    kept = answered(world, person, SERVICES, do="keep", weeks="4", **form).text
+    assert "3 incidents closed" in kept
+    undo = re.search(r'name="action" value="([^"]+)"', kept)
+    assert undo is not None
+    assert "3 incidents open again" in answered(world, person, SERVICES, do="undo", action=unescape(undo[1])).text

@@ -14,7 +14,8 @@ from agents.core.types import Gate
 from agents.learning.release.transitions import Author
 from agents.learning.sequences.history import EndedCycle
 from agents.learning.sequences.learning import LearntSequences
-from tests.support.carrier import with_factor
+from tests.support import run_samples
+from tests.support.carrier import with_factor, with_limits
 from tests.support.sequences import untrained_model
 from tests.web.test_console import AUTH, HTML, World
 
@@ -220,3 +221,32 @@ def test_what_cycles_learn_is_listed_shown_and_compared(world: World) -> None:
     assert browser.get(f"{URL}/sequences/canary").status_code == 404
     assert browser.get(f"{URL}/sequences/diff?old=champion").status_code == 422
     assert browser.get(f"{URL}/trees/champion").status_code == 404
+
+
+def test_the_page_of_models_has_the_alert_budget_with_its_curve_and_the_drift_of_the_last_training(
+    world: World,
+) -> None:
+    limits = run_samples.with_limits(days=14, flows=10).candidate["limits"]
+    model = with_limits(limits)
+    moved = {"wasserstein": 0.5, "jensen_shannon": 0.2, "psi_anchor": None, "old": [0.5, 0.5], "new": [0.1, 0.9]}
+    drift = [{"name": HOSTILE, "psi": 0.31, **moved}] + [
+        {"name": f"moved-{at}", "psi": 0.1, **moved} for at in range(6)
+    ]
+    world.registry.save_candidate(model)
+    world.registry.note(model.model_id, {"drift": drift})
+    page = shown(world, URL)
+    assert "Not known: drift is measured when" in page and "Alert budget" not in page
+    world.registry.promote(model.model_id, Author("the retraining", "run 8"))
+    page = shown(world, URL)
+    assert "in 14 days of history these limits would have asked for" in page
+    assert 'class="curve"' in page and "budget: 3 a week" in page
+    assert "0.31" in page and HOSTILE not in page and "moved-3" in page and "moved-4" not in page, (
+        "those that moved most"
+    )
+    assert "moved-5" in shown(world, f"{URL}/{model.model_id}")
+    told = world.get(f"/models/{model.model_id}").json()
+    assert told["budget"].startswith("Per client and domain, up to ") and told["lineage"]["drift"] == drift
+
+
+def shown(world: World, path: str) -> str:
+    return world.call("GET", path, headers=HTML | {"Cookie": world.cookie()}).text

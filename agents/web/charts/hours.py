@@ -10,10 +10,12 @@ from markupsafe import Markup, escape
 
 from agents.core.text import counted
 from agents.core.types import HOUR_S, Severity
+from agents.web.pages import when
 
 WIDTH, HEIGHT = 720, 96
 STEPS_HEIGHT = 48
 """Of a chart of steps, in units of its own."""
+LAST_HOUR_TICKS = ("60 min ago", "now")
 BARS_MAX = 180
 """Bars of a chart, at most: longer spans have several hours in each."""
 
@@ -31,7 +33,7 @@ def hours_chart(hours: Sequence[tuple[int, int, int]], since: float, until: floa
     width = WIDTH / max(1, -(-(last - first + 1) // step))
     parts = []
     for place, (count, level) in sorted(bars.items()):
-        height = max(1.0, count / most * (HEIGHT - 4))
+        height = max(1.0, count / most * HEIGHT)
         begins = datetime.fromtimestamp((first + place * step) * HOUR_S, UTC)
         told = f"{begins:%Y-%m-%d %H:%M} UTC: {counted(count, 'query')}, {Severity(level).name}"
         at_begin = f"{begins:%Y-%m-%dT%H:%M:%SZ}"  # for the script that tells it in the reader's zone
@@ -40,22 +42,41 @@ def hours_chart(hours: Sequence[tuple[int, int, int]], since: float, until: floa
             f' width="{max(width - 1, 0.5):.1f}" height="{height:.1f}">'
             f'<title data-at="{at_begin}">{escape(told)}</title></rect>'
         )
+    every = "an hour" if step == 1 else f"in {step} hours"
     label = f"queries by {'hour' if step == 1 else f'{step} hours'}, at most {most:,}"
-    return _svg("".join(parts), label)
+    ends = [first * HOUR_S, (first + last + 1) / 2 * HOUR_S, (last + 1) * HOUR_S]
+    return _framed(_svg("".join(parts), label), f"{most:,} {every}", [when(at) for at in ends])
 
 
-def step_chart(layers: Mapping[str, Sequence[float | None]], gaps: Sequence[bool], label: str) -> Markup:
-    """Steps of one width from a ground line, small enough to be sent again and again.
+def step_chart(layers: Mapping[str, Sequence[float | None]], gaps: Sequence[bool], label: str, unit: str) -> Markup:
+    """Steps of one width from a ground line, over the last hour, small enough to be sent again and again.
 
     layers: values by the class of their shape, the last one in front, all in one scale; None = nothing is drawn there.
-    gaps: where nothing is known; a band says so.
+    gaps: where nothing is known; a band says so. unit: of the values.
     """
-    most = max((one for values in layers.values() for one in values if one is not None), default=0.0) or 1.0
+    highest = max((one for values in layers.values() for one in values if one is not None), default=0.0)
+    most = highest or 1.0
     shapes = {"gap": [STEPS_HEIGHT if one else None for one in gaps]}
     for name, values in layers.items():  # zero is drawn, too: it is known
-        shapes[name] = [None if one is None else max(1, round(one / most * (STEPS_HEIGHT - 2))) for one in values]
+        shapes[name] = [None if one is None else max(1, round(one / most * STEPS_HEIGHT)) for one in values]
     paths = [f'<path class="{name}" d="{path}"/>' for name, heights in shapes.items() if (path := _steps(heights))]
-    return _svg("".join(paths), label, len(gaps), STEPS_HEIGHT)
+    drawn = _svg("".join(paths), label, len(gaps), STEPS_HEIGHT)
+    return _framed(drawn, f"{scale_text(highest)} {unit}" if highest else unit, [*map(escape, LAST_HOUR_TICKS)])
+
+
+def scale_text(value: float) -> str:
+    """The number at the top of a scale."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _framed(drawn: Markup, top: str, ticks: Sequence[Markup]) -> Markup:
+    """A chart with its scale, from 0 to `top`, and what stands below it, at even distances.
+
+    Text beside it, not in it: a chart is stretched to the width of its page. Whoever reads by ear has its label.
+    """
+    below = Markup("").join(Markup("<i>{}</i>").format(one) for one in ticks)
+    scale = Markup('<p class="scale" aria-hidden="true"><i>{}</i><i>0</i></p>').format(top)
+    return Markup('<div class="plot">{}{}<p class="ticks" aria-hidden="true">{}</p></div>').format(scale, drawn, below)
 
 
 def _steps(heights: Sequence[int | None]) -> str:
