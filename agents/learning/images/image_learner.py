@@ -17,23 +17,25 @@ from numpy.typing import NDArray
 
 from agents.core.errors import AgentsError, BusyError, ModelError, TrainingError, UsageError
 from agents.core.files import json_state, write_atomic
-from agents.core.text import counted, said_text
+from agents.core.text import counted, said_text, utc
 from agents.core.types import DAY_S, HOUR_S, ChannelResult, Gate, Message
 from agents.learning.comparison.bounds import GateBounds
+from agents.learning.comparison.flow_drift import drift_since
 from agents.learning.comparison.frozen import FrozenAnchor
+from agents.learning.comparison.learnt_sides import model_sides
 from agents.learning.comparison.listed_diff import ListedDiff, counts_alone, listed_gates
 from agents.learning.earlier import BACKUP_DAYS, NEWEST_KEPT
 from agents.learning.images.image_judge import with_history
-from agents.learning.images.image_listing import golden_gates, listed_images
+from agents.learning.images.image_listing import golden_gates, golden_share, listed_images
 from agents.learning.images.image_model import ImageModel, load_image_model
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_images import image_rows
 from agents.learning.loop.learnable import CLIENT_FREE, CLIENT_SHARE, DOMAIN_FREE, DOMAIN_SHARE
 from agents.learning.messages import image_message
-from agents.learning.release.learnt_registry import USUAL_TERMS, LearntRegistry, ReleaseTerms, id_of
-from agents.learning.release.lineage import note_lineage, read_lineage
+from agents.learning.release.learnt_registry import USUAL_TERMS, LearntRegistry, ReleaseTerms
 from agents.learning.release.transitions import Author
 from agents.learning.repeating import RepeatingThread
+from agents.learning.run import FeatureDrift, LearntCycle, Report, RunState, cycle_run_id, report_name
 from agents.learning.type_comparison import NAMES_MAX, quiet_hours
 from agents.scoring.types.base import Rows
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
@@ -61,7 +63,7 @@ class ImageLearner:
     """kind: a name of IMAGE_TYPES, or off. folder: of the model in use and the anchor. train: fits, in a process of its
     own where this one lives on; raises TrainingError. days: for which models before are kept. tell: sends a message
     over every channel, where a training ends otherwise than the one before it. terms: whether what passed its gates
-    waits for a person; as long as one waits, no other is made."""
+    waits for a person; as long as one waits, no other is made. report: writes that of a training."""
 
     store: Store
     folder: Path
@@ -72,6 +74,7 @@ class ImageLearner:
     days: int = BACKUP_DAYS
     tell: Callable[[Message], Sequence[ChannelResult]] = lambda message: ()
     terms: ReleaseTerms = USUAL_TERMS
+    report: Report | None = None
 
     @property
     def registry(self) -> LearntRegistry[ImageModel]:
@@ -125,12 +128,12 @@ class ImageLearner:
                 f"cannot learn images of flows: {len(chosen)} ordinary ones with a history, {IMAGES_MIN} are needed"
             )
         order = np.random.default_rng(len(chosen)).permutation(chosen)[: 2 * NAMES_MAX]
-        images, in_use = image_rows(rows, chosen=order), self.model()
+        images, in_use, anchor = image_rows(rows, chosen=order), self.model(), self.anchor.model()
         made = self.train(self.kind, images[::2], images[1::2], 0)
         parent = in_use.model_id if in_use is not None else ""
         facts = {"trained": now, "parent": parent, "data_sha256": hashlib.sha256(images.tobytes()).hexdigest()}
         made = replace(made, manifest={**made.manifest, **facts})
-        gates, listed = golden_gates(made, in_use, self.anchor.model(), self.bounds), ListedDiff()
+        gates, listed = golden_gates(made, in_use, anchor, self.bounds), ListedDiff()
         if in_use is not None:
             listed = listed_images(self.store, in_use, made, rows)
             gates += listed_gates(listed, self.bounds)
@@ -146,9 +149,14 @@ class ImageLearner:
                 for one in gates
             ],
             "at": now,
+            "report": report_name("images", now) if self.report is not None else "",
         }
         before = self.last()
         found |= self._decided(made, gates, found | {"listed": counts_alone(listed.to_json())})
+        if self.report is not None:
+            manifests = (one.manifest if one is not None else None for one in (in_use, anchor))
+            drift = drift_since(self.store, now, *manifests)
+            self.report(self._cycle(found, (in_use, made), gates, listed, drift), self.registry.reports())
         write_atomic(self.folder / LAST_FILE, json.dumps(found).encode())
         told = {name: found[name] for name in ("state", "model_id", "type", "images", "parent", "kept_as")}
         _log.info("images_learnt", **told)
@@ -158,6 +166,39 @@ class ImageLearner:
                     _log.warning("images_not_told", channel=one.channel, error=one.error)
         return found
 
+    def _cycle(
+        self,
+        found: Mapping[str, Any],
+        sides: tuple[ImageModel | None, ImageModel],
+        gates: Sequence[Gate],
+        listed: ListedDiff,
+        drift: tuple[FeatureDrift, ...],
+    ) -> LearntCycle:
+        """What the report of a training says. sides: the model in use, and the candidate."""
+        shares = [golden_share(one) if one is not None else None for one in sides]
+        measured = {"golden tunnels that are strange": (shares[0], shares[1] or 0.0)}
+        missed = ", ".join(gate.name for gate in gates if not gate.passed)
+        return LearntCycle(
+            cycle_run_id("images", found["at"]),
+            RunState(found["state"].upper()),
+            "images",
+            found["at"],
+            self.clock(),
+            model_id=found["model_id"],
+            parent=found["parent"],
+            reason=f"missed {missed}" if missed else f"passed {counted(len(gates), 'gate')}",
+            gates=tuple(gates),
+            data=(
+                ("Images", f"{found['images']:,}"),
+                ("Flow-hours of", f"{utc(found['since'])} to {utc(found['until'])}"),
+                ("Detector type", self.kind),
+                ("Hash of the data", str(sides[1].manifest["data_sha256"])),
+            ),
+            sides=model_sides(*sides, measured),
+            listed=listed.to_json(),
+            drift=drift,
+        )
+
     def _decided(self, made: ImageModel, gates: Sequence[Gate], facts: Mapping[str, Any]) -> dict[str, Any]:
         """Put a model that passed its gates into use, or let it wait for a person: state, and where the one before,
         of whatever type, is kept: "" where there was none."""
@@ -165,29 +206,13 @@ class ImageLearner:
         if missed := [gate.name for gate in gates if not gate.passed]:
             registry.note("turn down", model_id, Author("", f"missed {', '.join(missed)}"))
             return {"state": "rejected", "kept_as": ""}
-        note_lineage(self._facts_path(model_id), facts)
+        registry.note_facts(model_id, facts)
         author = Author("", f"passed {counted(len(gates), 'gate')}")
         if self.terms.by_person:
             registry.hold(made.to_bytes(), author)
             return {"state": "waiting", "kept_as": ""}
         kept = registry.deploy(made.to_bytes(), facts["at"], author)
-        self.drop_facts()
         return {"state": "deployed", "kept_as": str(kept or "")}
-
-    def facts_of(self, model_id: str) -> dict[str, Any]:
-        """What is known of the training of a model: gates, images, since and until when; {} if nothing is."""
-        return read_lineage(self._facts_path(model_id))
-
-    def _facts_path(self, model_id: str) -> Path:
-        return self.folder / "lineage" / f"{model_id}.npz"  # whose lineage stands beside it
-
-    def drop_facts(self) -> None:
-        """What is known of models that are not kept goes with them."""
-        files = (self.path, self.registry.taken_back, self.registry.waiting_path, *self.folder.glob("*/*.npz"))
-        kept = {id_of(path.read_bytes()) for path in files if path.exists()}
-        for path in (self.folder / "lineage").glob("*.json"):
-            if path.stem not in kept:
-                path.unlink(missing_ok=True)
 
     def take_back(self, reason: str, author: str) -> str:
         """Use the image model before this one again; its id. The one in use is kept as `taken_back`.

@@ -58,8 +58,7 @@ class LearntDesk(LearntVersions):
             made = registry.transitions()[-1]
             if trial is not None and made.action == "approve":
                 SequenceCanary(self.sequences.folder).end()
-        if self.images is not None and kind == "images":
-            self.images.drop_facts()
+        registry.drop_facts()
         problems = [one.error for one in self.tell(transition_message(made, registry.name)) if not one.ok]
         for problem in problems:
             _log.warning("transition_not_told", model_id=made.model_id, action=made.action, error=problem)

@@ -4,12 +4,13 @@ current.npz       the model in use            earlier/        those before it
 candidate.npz     of a trial (sequences)      taken_back.npz  what a person replaced last
 waiting.npz       what waits for a person     anchor.npz      the first one that passed its gates
 registry.json     its rows (release.index), which models/CHANGELOG.md is written from, too
+lineage/          what is known of each version that is kept, beside its manifest
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from agents.learning.comparison.frozen import FrozenAnchor
 from agents.learning.earlier import BACKUP_DAYS, NEWEST_KEPT, TAKEN_BACK_FILE, drop_versions, version_file
 from agents.learning.release.approvals import close_row, note_approval, transition_now
 from agents.learning.release.index import RegistryIndex, add_row
+from agents.learning.release.lineage import note_lineage, read_lineage
 from agents.learning.release.transitions import Author, Period, Transition, periods, transition_of
 
 LearntKind = Literal["flow", "sequences", "images"]
@@ -31,6 +33,7 @@ LEARNT_KINDS: tuple[LearntKind, ...] = ("flow", "sequences", "images")
 KIND_NAMES: dict[str, str] = {"flow": "flow model", "sequences": "sequence model", "images": "image model"}
 PERSON_WAIT_S = 1.0
 """A person's decision waits so long for who holds the lock; whoever asks for a state holds it for a moment."""
+LINEAGE = "lineage"
 Learned = TypeVar("Learned")
 _log = structlog.get_logger("agents.learning")
 
@@ -138,6 +141,29 @@ class LearntRegistry(Generic[Learned]):
         """Who has approved a candidate that waits: by, reason, at. Raises ModelError."""
         return list(self._rows.read()["approvals"].get(model_id, ()))
 
+    def facts_of(self, model_id: str) -> dict[str, Any]:
+        """What was noted of a version; {} if nothing was."""
+        return read_lineage(self._facts_path(model_id))
+
+    def note_facts(self, model_id: str, facts: Mapping[str, Any]) -> None:
+        """Add to what is known of a version before it is kept. facts: JSON values. Raises OSError."""
+        note_lineage(self._facts_path(model_id), facts)
+
+    def drop_facts(self) -> None:
+        """What is known of models that are not kept goes with them. Raises OSError."""
+        kept = {id_of(path.read_bytes()) for path in (*self.folder.glob("*.npz"), *self.folder.glob("*/*.npz"))}
+        for path in (self.folder / LINEAGE).glob("*.json"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+
+    def reports(self) -> set[str]:
+        """File names of the reports of versions that are kept."""
+        known = (self.facts_of(path.stem) for path in (self.folder / LINEAGE).glob("*.json"))
+        return {str(one["report"]) for one in known if "report" in one}
+
+    def _facts_path(self, model_id: str) -> Path:
+        return self.folder / LINEAGE / f"{model_id}.npz"  # whose lineage stands beside it
+
     def transitions(self) -> list[Transition]:
         """What people and the program did, oldest first. Raises ModelError."""
         return [transition_of(row) for row in self._rows.read()["transitions"]]
@@ -169,6 +195,7 @@ class LearntRegistry(Generic[Learned]):
                 kept.unlink(missing_ok=True)
             raise
         drop_versions(self.earlier(), self.newest, self.days, now)
+        self.drop_facts()
         return kept
 
     def hold(self, data: bytes, author: Author, record: Callable[[], object] = _nothing) -> None:

@@ -297,7 +297,7 @@ class SequenceCycle:
             found = self._parts.learn(windows, state.epochs, models.current())
             ended, listed = models.end(self._timed(cycle, trained), found, clock()), found.listed
         except (AgentsError, OSError) as error:
-            ended = models.noted(self._timed(cycle, trained).model_copy(update={"reason": str(error)}))
+            ended = models.failed(self._timed(cycle, trained).model_copy(update={"reason": str(error)}), clock())
         _log.info("sequence_cycle_ended", decision=ended.decision, model_id=ended.model_id, reason=ended.reason)
         said = {"model_id": ended.model_id} if ended.model_id else {}
         self._note(phase=CyclePhase(ended.decision), text=ended.reason, **said, cycles=self._state.cycles + 1)

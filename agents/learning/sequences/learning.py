@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from agents.core.errors import ModelError, TrainingError
 from agents.core.text import counted
 from agents.core.types import Gate
 from agents.learning.comparison.frozen import FrozenAnchor
+from agents.learning.comparison.learnt_sides import model_sides
 from agents.learning.comparison.listed_diff import ListedDiff, counts_alone
 from agents.learning.earlier import BACKUP_DAYS, NEWEST_KEPT
 from agents.learning.release.learnt_registry import USUAL_TERMS, LearntRegistry, ReleaseTerms
 from agents.learning.release.transitions import Author
+from agents.learning.run import LearntCycle, Report, RunState, cycle_run_id, report_name
 from agents.learning.sequences.bounds import USUAL_SEQUENCES, SequenceBounds
 from agents.learning.sequences.gru import SequenceModel, guess_of, load_sequence_model, trained_network
 from agents.learning.sequences.history import EndedCycle, SequenceHistory, gate_rows
@@ -119,13 +121,14 @@ class SequenceModels:
     """The folder of the sequence model in use, and of the ones before, which are kept for so many days.
 
     terms: of trials, as JSON, where what passed its gates is on trial first (DEPLOY=canary). release: whether it waits
-    for a person (DEPLOY=manual). Else it is deployed.
+    for a person (DEPLOY=manual). Else it is deployed. report: writes that of a cycle.
     """
 
     folder: Path
     days: int = BACKUP_DAYS
     terms: Mapping[str, Any] | None = None
     release: ReleaseTerms = USUAL_TERMS
+    report: Report | None = None
 
     @property
     def registry(self) -> LearntRegistry[SequenceModel]:
@@ -177,8 +180,9 @@ class SequenceModels:
         Raises OSError.
         """
         model, in_use = found.model, self.current()
+        name = report_name("sequences", cycle.began_at) if self.report is not None else ""
         with self.registry.lock("end a cycle of the sequence model", LOCK_WAIT_S):
-            decision, why = self._decided(found, in_use, now)
+            decision, why = self._decided(found, in_use, now, {"report": name} if name else {})
         shown = [gate for gate in found.gates if found.passed or not gate.passed]
         said = "; ".join(f"{one.name}: {one.value:.3f}, threshold {one.threshold:.3f}" for one in shown)
         ended = cycle.model_copy(
@@ -191,14 +195,27 @@ class SequenceModels:
                 "data_sha256": model.manifest.get("data_sha256", ""),
                 "gates": gate_rows(found.gates),
                 "listed": counts_alone(found.listed),
+                "report": name,
             }
         )
+        if self.report is not None:
+            self.report(_reported(ended, found, in_use, now), self.registry.reports())
         return self.noted(ended)
 
-    def _decided(self, found: LearntSequences, in_use: SequenceModel | None, now: float) -> tuple[str, str]:
+    def failed(self, cycle: EndedCycle, now: float) -> EndedCycle:
+        """Record a cycle that came to no model; its reason says why. now: Unix seconds."""
+        if self.report is None:
+            return self.noted(cycle)
+        cycle = cycle.model_copy(update={"report": report_name("sequences", cycle.began_at)})
+        self.report(_reported(cycle, None, self.current(), now), self.registry.reports())
+        return self.noted(cycle)
+
+    def _decided(
+        self, found: LearntSequences, in_use: SequenceModel | None, now: float, facts: Mapping[str, Any]
+    ) -> tuple[str, str]:
         """What becomes of a candidate, and why: deployed, canary, waiting or rejected.
 
-        One that is on trial, or waits for a person, is not replaced.
+        One that is on trial, or waits for a person, is not replaced. facts: kept beside a model that is kept.
         """
         canary, registry, model = SequenceCanary(self.folder), self.registry, found.model
         decision, why = "deployed", f"passed {counted(len(found.gates), 'gate')}"
@@ -212,6 +229,8 @@ class SequenceModels:
         elif self.release.by_person:
             decision = "waiting"
         author = Author("", why)
+        if decision != "rejected" and facts:
+            registry.note_facts(model.model_id, facts)
         if decision == "deployed":
             registry.deploy(model.to_bytes(), now, author)
         elif decision == "waiting":
@@ -248,3 +267,37 @@ class SequenceModels:
         facts: dict[str, Any] = {"length": model.length, "model_id": model.model_id, "parent": replaced}
         facts |= {"reason": author.reason, "by": author.by or "somebody"}
         return self.noted(EndedCycle(began_at=time.time(), source="a person", decision=decision, **facts))
+
+
+def _reported(
+    cycle: EndedCycle, found: LearntSequences | None, in_use: SequenceModel | None, now: float
+) -> LearntCycle:
+    """What the report of a cycle says. found: None = it came to no model."""
+    data = [
+        ("Windows", f"{cycle.trained:,}"),
+        ("Queries heard", f"{cycle.collected:,}") if cycle.collected else ("From", f"the {cycle.source}"),
+        ("Clients", f"{cycle.clients:,}"),
+        ("Steps of a window", f"{cycle.length}"),
+        ("Epochs", f"{cycle.epochs}"),
+        ("Hash of the data", cycle.data_sha256 or "–"),
+    ]
+    data += [("Minutes", f"{cycle.minutes:g}")] if cycle.minutes else []
+    known = LearntCycle(
+        cycle_run_id("sequences", cycle.began_at),
+        RunState(cycle.decision.upper()),
+        "sequences",
+        cycle.began_at,
+        now,
+        parent=in_use.model_id if in_use is not None else "",
+        reason=cycle.reason,
+        data=tuple(data),
+    )
+    if found is None:
+        return known
+    return replace(
+        known,
+        model_id=found.model.model_id,
+        gates=found.gates,
+        sides=model_sides(in_use, found.model, {}),
+        listed=found.listed,
+    )

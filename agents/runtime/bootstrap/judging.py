@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -53,6 +53,7 @@ from agents.learning.registry import ModelRegistry
 from agents.learning.release import canary as release_canary
 from agents.learning.release.canary import CANARY_FILE, CanaryTerms, CanaryTrial
 from agents.learning.release.learnt_registry import ReleaseTerms
+from agents.learning.run import LearntCycle, Report
 from agents.learning.sequences import beside
 from agents.learning.sequences import bounds as sequence_bounds
 from agents.learning.sequences.beside import Sequences
@@ -325,7 +326,19 @@ def cycle_requests_of(settings: Settings, note: SharedNote | None = None) -> Cyc
 def sequence_models_of(settings: Settings) -> SequenceModels:
     """The folder of sequence models."""
     terms = asdict(canary_terms_of(settings)) if settings.deploy == "canary" else None
-    return SequenceModels(settings.models_dir / "sequences", settings.backup_days, terms, release_terms_of(settings))
+    folder, release = settings.models_dir / "sequences", release_terms_of(settings)
+    return SequenceModels(folder, settings.backup_days, terms, release, cycle_reports_of(settings))
+
+
+def cycle_reports_of(settings: Settings) -> Report:
+    """What writes reports of cycles, beside those of retrainings."""
+
+    def write(cycle: LearntCycle, kept: Collection[str]) -> None:
+        from agents.learning.cycle_report import CycleReports  # here: its templates cost a listener's start a tenth
+
+        CycleReports(settings.reports_dir)(cycle, kept)
+
+    return write
 
 
 def release_terms_of(settings: Settings) -> ReleaseTerms:
@@ -423,15 +436,16 @@ def image_learner_of(settings: Settings, store: Store) -> ImageLearner:
     train = partial(fit_images_spawned, settings.of(spec) if spec is not None else {})
     folder, days, bounds = settings.models_dir / "images", settings.backup_days, bounds_of(settings)
     terms = release_terms_of(settings)
-    return ImageLearner(store, folder, kind, train, bounds, days=days, tell=teller_of(settings), terms=terms)
+    tell, report = teller_of(settings), cycle_reports_of(settings)
+    return ImageLearner(store, folder, kind, train, bounds, days=days, tell=tell, terms=terms, report=report)
 
 
 def learner_of(settings: Settings, store: Store) -> OnlineLearner:
     """The online learner of flow-hours."""
     options = learner_options.SPEC.factory(settings.of(learner_options.SPEC))
     folder, days, bounds = settings.models_dir / FLOW_MODELS, settings.backup_days, bounds_of(settings)
-    terms = release_terms_of(settings)
-    return OnlineLearner(store, folder, options, tell=teller_of(settings), days=days, bounds=bounds, terms=terms)
+    terms, tell, report = release_terms_of(settings), teller_of(settings), cycle_reports_of(settings)
+    return OnlineLearner(store, folder, options, tell=tell, days=days, bounds=bounds, terms=terms, report=report)
 
 
 def services_of(settings: Settings) -> KnownServices:

@@ -108,6 +108,10 @@ class LearntSummary(BaseModel):
         description="what it and the model before it would have listed of the last week; empty: not compared",
     )
     settings: dict[str, Any]
+    report: str | None = Field(
+        examples=["training_report_20260104_020011_flow.html"],
+        description="of the cycle that learnt it, to view at /reports/{name}; null: none was written",
+    )
 
 
 class LearntVersionList(BaseModel):
