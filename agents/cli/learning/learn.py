@@ -140,7 +140,7 @@ def _stored_cycle(settings: Settings, options: argparse.Namespace) -> int:
         length=asked.length,
         epochs=asked.epochs,
     )
-    with closing(bootstrap.store_of(settings)) as store:
+    with closing(bootstrap.store_of(settings)) as store, models.training():
         store.migrate()
         warmup.up(print)
         try:

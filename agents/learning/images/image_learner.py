@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from agents.learning.images.image_listing import golden_gates, golden_share, lis
 from agents.learning.images.image_model import ImageModel, load_image_model
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_images import image_rows
-from agents.learning.loop.learnable import CLIENT_FREE, CLIENT_SHARE, DOMAIN_FREE, DOMAIN_SHARE
+from agents.learning.loop.learnable import within_caps
 from agents.learning.messages import image_message
 from agents.learning.release.learnt_registry import USUAL_TERMS, LearntRegistry, ReleaseTerms
 from agents.learning.release.transitions import Author
@@ -41,7 +40,6 @@ from agents.scoring.types.base import Rows
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelStore
 from agents.store.feedback.reviews import TEXT_MAX_REASON, ReviewStore
-from agents.store.sampling import home_of
 from agents.store.sql import Store
 
 IMAGES_MIN = 400
@@ -272,28 +270,11 @@ class ImageLearner:
             for row in with_history(rows, np.unique(rows.hour)).tolist()
             if rows.domain[row] not in doubt and (int(rows.hour[row]), rows.client[row], rows.domain[row]) in quiet
         ]
-        return _within_shares(rows, kept)
+        return within_caps(rows.client, rows.domain, np.array(kept, np.int64), IMAGES_MIN)
 
 
 def _keys(rows: FlowHours) -> list[tuple[int, str, str]]:
     return list(zip(rows.hour.tolist(), rows.client, rows.domain, strict=True))
-
-
-def _within_shares(rows: FlowHours, kept: list[int]) -> NDArray[np.int64]:
-    """Of rows, drawn, those within the share of a client (of IPv6 one /64) and of a domain."""
-    most = (
-        max(int(CLIENT_SHARE * len(kept)), int(CLIENT_FREE * IMAGES_MIN)),
-        max(int(DOMAIN_SHARE * len(kept)), int(DOMAIN_FREE * IMAGES_MIN)),
-    )
-    given: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-    out = []
-    for row in np.random.default_rng(len(kept)).permutation(np.array(kept, np.int64)).tolist():
-        named = home_of(rows.client[row]), rows.domain[row]
-        if all(count[name] < limit for count, name, limit in zip(given, named, most, strict=True)):
-            out.append(row)
-            for count, name in zip(given, named, strict=True):
-                count[name] += 1
-    return np.array(out, np.int64)
 
 
 class ImageThread(RepeatingThread):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import structlog
 
-from agents.core.errors import ModelError, TrainingError
+from agents.core.errors import BusyError, ModelError, TrainingError
+from agents.core.files import holder, locked
 from agents.core.text import counted
 from agents.core.types import Gate
 from agents.learning.comparison.frozen import FrozenAnchor
@@ -154,6 +156,18 @@ class SequenceModels:
         """Put a model into its place, and keep the one before. now: Unix seconds. Raises AgentsError, OSError."""
         with self.registry.lock("deploy a sequence model", LOCK_WAIT_S):
             self.registry.deploy(model.to_bytes(), now, author, action=action)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Held while a model is trained. Raises BusyError where another process, or thread, does so."""
+        path = self.folder / "training.lock"
+        try:
+            lock = locked(path)
+        except BlockingIOError:
+            who = f"process {holder(path)} holds the lock"
+            raise BusyError(f"cannot train the sequence model: a training is under way, and {who}") from None
+        with lock:
+            yield
 
     @property
     def anchor(self) -> FrozenAnchor[SequenceModel]:

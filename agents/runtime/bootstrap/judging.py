@@ -46,6 +46,7 @@ from agents.learning.loop import review
 from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.flow_hours import HOUR_ROWS_MAX
 from agents.learning.loop.labels import Labeller
+from agents.learning.loop.learnable import flows_in_doubt
 from agents.learning.loop.online import OnlineLearner, label_by_probability
 from agents.learning.loop.review import Reviewer
 from agents.learning.loop.suspects import suspects_of, within_budget
@@ -60,8 +61,9 @@ from agents.learning.sequences.beside import Sequences
 from agents.learning.sequences.bounds import SequenceBounds
 from agents.learning.sequences.cycle import HEARD_MAX, CycleParts, CycleRequests, SequenceCycle
 from agents.learning.sequences.gru import SequenceModel
+from agents.learning.sequences.learnable_windows import HeardSteps, learnable_windows
 from agents.learning.sequences.learning import LearntSequences, SequenceModels, learn_sequences
-from agents.learning.sequences.steps import heard_part, learnable_rows, step_windows
+from agents.learning.sequences.steps import heard_part
 from agents.learning.sequences.trial import SequenceTrial
 from agents.learning.sequences.watch import SequenceWatch
 from agents.runtime.bootstrap.alerts import (
@@ -295,7 +297,8 @@ def sequences_of(
     models, tries = sequence_models_of(settings), folder == settings.state_dir  # of several detectors the first one
     bounds, compare = _sequence_bounds(settings), _ComparedElsewhere(settings.model_dump())
     learn = partial(learn_sequences_spawned, _deep(settings), bounds, compare)
-    cycle = SequenceCycle(folder, CycleParts(models, learn, tell=tell))
+    parts = CycleParts(models, learn, tell=tell, doubts=partial(flows_in_doubt, store), needed=bounds.windows_min)
+    cycle = SequenceCycle(folder, parts)
     if not beside.SPEC.factory(settings.of(beside.SPEC)):
         return Sequences(cycle, trial=SequenceTrial(models, None, bounds) if tries else None)
     budget, in_use = settings.alert_budget_per_week, Reread(models.path, lambda path: models.current())
@@ -387,8 +390,9 @@ def learn_stored_sequences(settings: Settings, store: Store, length: int, epochs
     traffic = stored_traffic(store, now - days * DAY_S, now, HEARD_MAX)
     detector = detector_of(settings, registry_of(settings).current())
     heard = [heard_part(detector.detect(batch, explain=False), numbers, (0, 0)) for batch in traffic.batches()]
-    windows, in_use = step_windows(learnable_rows(heard), length), sequence_models_of(settings).current()
     bounds, compare = _sequence_bounds(settings), partial(compared_sequences, settings)
+    doubts, in_use = partial(flows_in_doubt, store), sequence_models_of(settings).current()
+    windows = learnable_windows(HeardSteps(heard, numbers, (0, 0)), length, doubts, bounds.windows_min)
     return learn_sequences(windows, epochs, _deep(settings), in_use, bounds=bounds, compare=compare)
 
 
