@@ -206,29 +206,28 @@ class ImageLearner:
             return {"state": "rejected", "kept_as": ""}
         registry.note_facts(model_id, facts)
         author = Author("", f"passed {counted(len(gates), 'gate')}")
-        if self.terms.by_person:
+        if registry.holds():
             registry.hold(made.to_bytes(), author)
             return {"state": "waiting", "kept_as": ""}
         kept = registry.deploy(made.to_bytes(), facts["at"], author)
         return {"state": "deployed", "kept_as": str(kept or "")}
 
-    def take_back(self, reason: str, author: str) -> str:
-        """Use the image model before this one again; its id. The one in use is kept as `taken_back`.
+    def take_back(self, reason: str, author: str, path: Path | None = None) -> str:
+        """Use the image model before this one, or the one at a path, again; its id. The one in use is kept as
+        `taken_back`.
 
         Raises UsageError where there is none before it of the type that is chosen, BusyError, ModelError, OSError.
         """
         reason = said_text(reason, "a reason", TEXT_MAX_REASON)
-
-        def must_be_used(model: ImageModel) -> None:
-            if model.manifest.get("type") != self.kind:
-                of = model.manifest.get("type")
-                raise UsageError(f"cannot take the image model back: the one before it is of type {of}, FLOW_IMAGES is "
-                                 f"{self.kind}")  # fmt: skip
-
         with self.registry.lock("take the image model back"):
-            model = self.registry.take_back(Author(author, reason), must_be_used)
+            model = self.registry.take_back(Author(author, reason), self.must_be_of_type, path)
         _log.info("image_model_taken_back", model_id=model.model_id)
         return model.model_id
+
+    def must_be_of_type(self, model: ImageModel) -> None:
+        """Raise UsageError where a model is of another type than the one that is chosen."""
+        if (of := model.manifest.get("type")) != self.kind:
+            raise UsageError(f"cannot use image model {model.model_id}: it is of type {of}, FLOW_IMAGES is {self.kind}")
 
     def last(self) -> dict[str, Any]:
         """What came of the last training of this type; {} where there was none, or it cannot be read."""

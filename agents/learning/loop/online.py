@@ -276,7 +276,7 @@ class OnlineLearner:
             return CycleState.ROLLED_BACK, f"missed {', '.join(missed)}"
         if waiting := self.registry.waiting():
             return CycleState.ROLLED_BACK, f"another candidate waits for a person: {waiting}"
-        held = self.terms.by_person
+        held = self.registry.holds()
         return CycleState.HELD if held else CycleState.DEPLOYED, f"passed {counted(len(gates), 'gate')}"
 
     def _carried_out(
@@ -342,8 +342,9 @@ class OnlineLearner:
             }
             return self._ended(found, model, gates, material, begun, beside)
 
-    def take_back(self, reason: str, author: str) -> dict[str, Any]:
-        """Put the flow model before this one into its place again; what a person said of it, and the model.
+    def take_back(self, reason: str, author: str, path: Path | None = None) -> dict[str, Any]:
+        """Put the flow model before this one, or the one at a path, into its place again; what a person said of it, and
+        the model.
 
         Labels that were learnt stay learnt. Raises UsageError where there is none before it or no reason, BusyError,
         StoreError, OSError.
@@ -356,7 +357,7 @@ class OnlineLearner:
             CycleStore(self.store).add(self.clock(), str(CycleState.TAKEN_BACK), found, self.options.history)
 
         with self.registry.lock("take a flow model back"):
-            self.registry.take_back(Author(author, reason), record)
+            self.registry.take_back(Author(author, reason), record, path)
         _log.info("flow_model_taken_back", model_id=found["model_id"], instead_of=found["parent"])
         ended = {**found, "state": str(CycleState.TAKEN_BACK)}
         self._send(ended)

@@ -103,8 +103,15 @@ class LearntVersions:
         manifest = dict(one.model.manifest) if one.model is not None else {}
         happened = [row for row in rows if row["model_id"] == one.model_id]
         canary = SequenceCanary(self.sequences.folder).state(self.learner.clock()) if "canary" in one.aliases else None
-        found = {"manifest": manifest, "transitions": happened, "canary": canary, "drift": self._drift(one)}
-        return {**self._told(kind, one, rows), **found, "approvals": self.registry(kind).approvals(one.model_id)}
+        found: dict[str, Any] = {
+            "manifest": manifest,
+            "transitions": happened,
+            "canary": canary,
+            "drift": self._drift(one),
+        }
+        registry = self.registry(kind)
+        found |= {"approvals": registry.approvals(one.model_id), "pinned": registry.pinned()}
+        return {**self._told(kind, one, rows), **found}
 
     def diff(self, kind: str, old: str, new: str) -> dict[str, Any]:
         """What differs between two versions, as JSON. Raises UsageError, ModelError, StoreError."""

@@ -237,10 +237,12 @@ class SequenceModels:
             decision, why = "rejected", f"missed {', '.join(missed)}"
         elif waiting := registry.waiting():
             decision, why = "rejected", f"another candidate waits for a person: {waiting}"
+        elif registry.pinned():
+            decision = "waiting"
         elif self.terms is not None:
             free = canary.row() is None
             decision, why = ("canary", why) if free else ("rejected", "another candidate is on trial")
-        elif self.release.by_person:
+        elif registry.holds():
             decision = "waiting"
         author = Author("", why)
         if decision != "rejected" and facts:
@@ -264,14 +266,15 @@ class SequenceModels:
             _log.warning("sequence_cycle_not_recorded", decision=cycle.decision, error=str(error))
             return cycle
 
-    def take_back(self, reason: str, author: str) -> str:
-        """Put the model before this one into its place again; its id. The one in use is kept as `taken_back`.
+    def take_back(self, reason: str, author: str, path: Path | None = None) -> str:
+        """Put the model before this one, or the one at a path, into its place again; its id. The one in use is kept as
+        `taken_back`.
 
         Raises UsageError where there is none before it, or else ModelError, BusyError, OSError.
         """
         in_use = self.current()
         with self.registry.lock("take the sequence model back", LOCK_WAIT_S):
-            model = self.registry.take_back(Author(author, reason))
+            model = self.registry.take_back(Author(author, reason), path=path)
         self.decided("taken back", model, Author(author, reason), in_use.model_id if in_use is not None else "")
         _log.info("sequence_model_taken_back", model_id=model.model_id)
         return model.model_id

@@ -57,7 +57,7 @@ class SequenceRollout:
         named, away = self._labelled(row["begun_at"]) if counts.domains else ({}, False)
         false_alarms = {one: named[one] for one in counts.domains if one in named}
         ending = ending_of(terms_of(row), counts, false_alarms, now, alone=not row["champion"])
-        if ending is None or (ending.promote and (away or self.doubt())):
+        if ending is None or (ending.promote and (away or self.doubt() or self.models.registry.pinned())):
             return None
         return self._end(canary, row, ending, now)
 

@@ -127,6 +127,7 @@ class LearntVersion(LearntSummary):
         description="how far flow-hours have moved since this flow model was learnt, number by number: the last week "
         "beside the week before; empty of other kinds, and where a week has too few",
     )
+    pinned: str = Field(examples=[""], description="who pinned the model of this kind that is in use; empty: nobody")
     canary: dict[str, Any] | None = Field(
         examples=[{"model_id": _ID, "begun_at": 1767492011.0, "seen": {"queries": 1200}}],
         description="its trial beside the one in use; null: it is on none",
