@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.core.types import Gate
+from agents.core.types import ChannelResult, Gate, Message
+from agents.learning.comparison.bounds import GateBounds
 from agents.learning.cycle_report import CYCLE_REPORTS_KEPT, CycleReports, cycle_recommendation, render_cycle
 from agents.learning.loop.online import OnlineLearner
 from agents.learning.release.learnt import LearntVersions
@@ -154,3 +155,28 @@ def test_a_training_of_images_has_one(store: Store, tmp_path: Path) -> None:
     said = json.loads((tmp_path / found["report"]).with_suffix(".json").read_bytes())
     assert dict(said["data"])["Images"] == f"{found['images']:,}" and said["started"] == NOW
     assert learner.registry.facts_of(found["model_id"])["report"] == found["report"]
+
+
+def test_a_flow_model_is_refused_where_a_number_moved_beyond_its_bound(store: Store, tmp_path: Path) -> None:
+    folder, now = tmp_path / "reports", (HOUR + 2 * WEEK) * 3600.0
+    bounds = GateBounds(drift_max=0.5)
+    learner = OnlineLearner(store, tmp_path / "flow", OPTIONS, lambda: HOUR * 3600.0, bounds=bounds)
+    learner.cycle()
+    for rows in (week(HOUR, 5, 1), week(HOUR + 2 * WEEK, 40, 2)):
+        FlowHourStore(store).add(rows)
+    say(store, put(store, kind(False, 60), HOUR), Label.BENIGN, HOUR)
+    told: list[Message] = []
+
+    def tell(message: Message) -> list[ChannelResult]:
+        told.append(message)
+        return []
+
+    before = learner.registry.in_use()
+    ended = replace(learner, clock=lambda: now, report=CycleReports(folder), tell=tell).cycle()
+    (missed,) = (gate for gate in ended["gates"] if not gate["passed"])
+    assert (missed["name"], missed["threshold"]) == ("largest drift of a feature", 0.5)
+    assert missed["detail"].startswith("stability index of queries since ")
+    assert (ended["state"], learner.registry.in_use()) == ("rolled back", before)
+    shown = (folder / ended["report"]).read_text()
+    assert f"largest drift of a feature (by {missed['value'] - 0.5:.4g})" in shown
+    assert "largest drift of a feature" in told[0].summary

@@ -19,6 +19,7 @@ from agents.core.files import json_state, write_atomic
 from agents.core.text import counted, said_text, utc
 from agents.core.types import DAY_S, HOUR_S, ChannelResult, Gate, Message
 from agents.learning.comparison.bounds import GateBounds
+from agents.learning.comparison.drift import largest_drift_gate
 from agents.learning.comparison.flow_drift import drift_since
 from agents.learning.comparison.frozen import FrozenAnchor
 from agents.learning.comparison.learnt_sides import model_sides
@@ -135,6 +136,9 @@ class ImageLearner:
         if in_use is not None:
             listed = listed_images(self.store, in_use, made, rows)
             gates += listed_gates(listed, self.bounds)
+        manifests = (one.manifest if one is not None else None for one in (in_use, anchor))
+        drift = drift_since(self.store, now, *manifests)
+        gates += largest_drift_gate(drift, self.bounds)
         found = {
             "model_id": made.model_id,
             "parent": parent,
@@ -152,8 +156,6 @@ class ImageLearner:
         before = self.last()
         found |= self._decided(made, gates, found | {"listed": counts_alone(listed.to_json())})
         if self.report is not None:
-            manifests = (one.manifest if one is not None else None for one in (in_use, anchor))
-            drift = drift_since(self.store, now, *manifests)
             self.report(self._cycle(found, (in_use, made), gates, listed, drift), self.registry.reports())
         write_atomic(self.folder / LAST_FILE, json.dumps(found).encode())
         told = {name: found[name] for name in ("state", "model_id", "type", "images", "parent", "kept_as")}

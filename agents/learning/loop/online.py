@@ -23,6 +23,7 @@ from agents.core.files import json_state, locked, write_atomic
 from agents.core.text import counted, said_text, utc
 from agents.core.types import ChannelResult, Gate, Message
 from agents.learning.comparison.bounds import USUAL_BOUNDS, GateBounds
+from agents.learning.comparison.drift import largest_drift_gate
 from agents.learning.comparison.flow_drift import drift_since
 from agents.learning.comparison.flow_listing import FlowListing
 from agents.learning.comparison.frozen import FrozenAnchor
@@ -193,7 +194,8 @@ class OnlineLearner:
         anchor, gates = self.anchor.model(), listed_gates(listed, self.bounds)
         gates = gates if anchor is None else (*gates, *self.listing.anchor_gates(new, anchor, now))
         manifests = (one.manifest if one is not None else None for one in (old, anchor))
-        return Beside(listed, gates, drift_since(self.store, now, *manifests))
+        drift = drift_since(self.store, now, *manifests)
+        return Beside(listed, (*gates, *largest_drift_gate(drift, self.bounds)), drift)
 
     def _ended(
         self,
