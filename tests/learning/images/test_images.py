@@ -298,6 +298,7 @@ def test_networks_find_it_too(store: Store, tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(IMAGE_TYPES))
+@pytest.mark.timeout(400)
 def test_golden_tunnels_are_strange_to_each_type_as_it_is_shipped(kind: str) -> None:
     """Whether a type passes the gate GOLDEN_LEAST with its own settings, and with how much to spare (-s says it)."""
     if kind != "padim":
