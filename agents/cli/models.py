@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.cli.output import login_name, print_note
-from agents.core.errors import ModelError, StoreError
+from agents.core.errors import ModelError, StoreError, UsageError
 from agents.core.files import write_atomic
 from agents.core.text import printable, utc
 from agents.learning.registry import ModelRegistry
@@ -104,6 +104,8 @@ def _decide(desk: ModelDesk, options: argparse.Namespace) -> None:
     with suppress(StoreError):  # without a database, too, one can go back
         desk.store.migrate()
     named = str(getattr(options, "file", None) or getattr(options, "model_id", None) or "")
+    if options.action == "rollback" and named:
+        raise UsageError(f"cannot go back to {printable(named)}: a query model is put back by models restore FILE")
     try:
         done = desk.decide(options.action, named, options.author or login_name(), options.reason)
     except ModelError as error:

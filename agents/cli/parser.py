@@ -245,13 +245,14 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
     anchor = actions.add_parser("anchor", help="the version that candidates are compared with, beside the champion")
     anchor.add_argument("model_id", metavar="VERSION", help="id, file, alias or shipped")
-    actions.add_parser("rollback", help="back to the model before")
+    back = actions.add_parser("rollback", help="back to the model before, or to a kept flow, sequence or image model")
+    back.add_argument("model_id", nargs="?", metavar="VERSION", help="id, previous, anchor or taken-back")
     actions.add_parser("restore", help="put a backup back, after validating it").add_argument("file", type=Path)
     actions.add_parser("pin", help="keep the model in use, whatever a retraining finds")
     actions.add_parser("unpin", help="let it be replaced again")
     log = actions.add_parser("log", help="what people did with models, when and why")
     log.add_argument("--all", action="store_true", help="what the program did, too")
-    for name in ("list", "show", "diff", "approve", "reject", "history", "log"):
+    for name in ("list", "show", "diff", "approve", "reject", "history", "log", "rollback", "pin", "unpin", "anchor"):
         actions.choices[name].add_argument(
             "--of",
             choices=("query", "flow", "sequences", "images"),

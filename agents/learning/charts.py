@@ -45,6 +45,18 @@ def grouped(names: Sequence[str], old: Sequence[int], new: Sequence[int], label:
     return chart_svg([*log_grid(top), *bars, *chart_ticks(ticks), chart_title("queries by severity")], label)
 
 
+def bars(names: Sequence[str], counts: Sequence[int], label: str) -> Markup:
+    """One linear bar a name, with its number above it."""
+    most, step = max([1, *counts]), PLOT_W / max(len(names), 1)
+    parts, ticks = [chart_line(TOP + PLOT_H, "axis")], []
+    for at, (name, count) in enumerate(zip(names, counts, strict=True)):
+        x, height = LEFT + step * at, PLOT_H * count / most
+        parts.append(chart_bar(x + step * 0.25, height, step * 0.5, "c-new", f"{name}: {count:,}"))
+        parts.append(_value(x + step / 2, height, count))
+        ticks.append((x + step / 2, name))
+    return chart_svg([*parts, *chart_ticks(ticks)], label)
+
+
 def days(counts: Sequence[tuple[str, int]], label: str) -> Markup:
     """One linear bar a day (YYYY-MM-DD, count); a day's label is its month and day."""
     most = max([1, *(count for _, count in counts)])

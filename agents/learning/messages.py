@@ -79,8 +79,7 @@ def transition_message(made: Transition, kind: str = "model") -> Message:
 def flow_message(cycle: Mapping[str, Any]) -> Message:
     """How a cycle of the online learner ended, or that a person took its model back. cycle: a row of its history."""
     state = str(cycle["state"])
-    missed = [f"{one['name']} ({one['value']:.3f}, bound {one['threshold']:.3f})" for one in _missed(cycle)]
-    refused = cycle.get("reason") or f"It missed {', '.join(missed)}"
+    refused = cycle.get("reason") or f"It missed {_missed_text(cycle)}"
     said = {
         "deployed": f"The flow model {cycle['model_id']} passed its gates and is in use",
         "rolled back": f"{refused}; the flow model in use stays",
@@ -114,7 +113,7 @@ def image_message(found: Mapping[str, Any]) -> Message:
     said = {
         "deployed": f"The model of images {found['model_id']} passed its gates and is in use",
         "waiting": f"The model of images {found['model_id']} passed its gates and {_waits('images', found)}",
-        "rejected": f"It missed {', '.join(one['name'] for one in _missed(found))}; the model of images in use stays",
+        "rejected": f"It missed {_missed_text(found)}; the model of images in use stays",
     }
     facts = [("Type", str(found["type"])), ("Images", f"{found['images']:,}")]
     facts += [("Model before", f"{found['parent'] or 'of another type'}, kept as {found['kept_as']}")] * bool(
@@ -130,12 +129,18 @@ def _waits(kind: str, cycle: Mapping[str, Any]) -> str:
 
 def _refused(cycle: Mapping[str, Any]) -> str:
     """Why a sequence model does not go into use: gates that it missed, or what ended its trial."""
-    missed = ", ".join(one["name"] for one in _missed(cycle))
+    missed = _missed_text(cycle)
     return f"It missed {missed}" if missed else str(cycle["reason"])
 
 
-def _missed(cycle: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [one for one in cycle["gates"] if not one["passed"]]
+def _missed_text(cycle: Mapping[str, Any]) -> str:
+    """The gates that a cycle missed, each with its value, its bound, and by how much."""
+    missed = [one for one in cycle["gates"] if not one["passed"]]
+    margins = [abs(one["value"] - one["threshold"]) for one in missed]
+    return ", ".join(
+        f"{one['name']} ({one['value']:.3f}, bound {one['threshold']:.3f}, by {margin:.3g})"
+        for one, margin in zip(missed, margins, strict=True)
+    )
 
 
 def _learnt_message(

@@ -21,6 +21,7 @@ from agents.core.types import CaseResult, Gate, Severity
 from agents.detection.explanations.budget_trade import budget_trade
 from agents.learning import charts
 from agents.learning.run import (
+    REPORT_PREFIX,
     FeatureDrift,
     RunState,
     TrainingRun,
@@ -50,7 +51,7 @@ _HEADLINES = {
 
 def write_report(folder: Path, run: TrainingRun) -> tuple[Path, Path]:
     """Write training_report_<run id>.html and .json into `folder`; returns their paths. Raises OSError."""
-    html = folder / f"training_report_{run.run_id}.html"
+    html = folder / f"{REPORT_PREFIX}{run.run_id}.html"
     data = html.with_suffix(".json")
     write_atomic(data, json.dumps(run.to_json(), indent=1, ensure_ascii=True).encode())
     write_atomic(html, render(run).encode("utf-8", "replace"))
@@ -59,8 +60,8 @@ def write_report(folder: Path, run: TrainingRun) -> tuple[Path, Path]:
 
 def prune_reports(folder: Path, before: float) -> int:
     """Delete reports of runs started before that time (Unix seconds); the newest stays. Returns how many went."""
-    limit = f"training_report_{datetime.fromtimestamp(before, UTC):%Y%m%d_%H%M%S}"
-    pages = sorted(folder.glob("training_report_[0-9]*_[0-9]*.html"))
+    limit = f"{REPORT_PREFIX}{datetime.fromtimestamp(before, UTC):%Y%m%d_%H%M%S}"
+    pages = sorted(folder.glob(f"{REPORT_PREFIX}[0-9]*_[0-9]*.html"))
     old = [page for page in pages[:-1] if page.stem < limit]
     for page in old:
         page.with_suffix(".json").unlink(missing_ok=True)
@@ -76,18 +77,24 @@ def render(run: TrainingRun) -> str:
     sides = _sides(run)
     values |= {"changed": [one for one in sides if one[1] != one[2]]}
     values |= {"alike": [one for one in sides if one[1] == one[2]]}
-    values |= {"features": _features(run), "sample": _sample(run), "mark": _mark}
+    values |= {"features": _features(run), "sample": _sample(run), "mark": passed_mark}
     values |= {"days": charts.days(run.sample.by_day, "queries by day") if run.sample else ""}
     values |= {"types": [_type_row(one) for one in run.types]}
     values |= {"trade": budget_trade(run.candidate.get("limits", {}))}
     values |= {
         "alerts": _alerts(run),
-        "drift": [_drift_row(one) for one in sorted(run.drift, key=lambda one: -one.psi)],
+        "drift": [drift_row(one) for one in sorted(run.drift, key=lambda one: -one.psi)],
     }
     values |= _validation(run.validation, run.options.scores) if run.validation else {}
-    style = Markup(f"\n{_environment().get_template('training_report.css').render()}\n")  # noqa: S704 - a file of ours
+    return rendered("training_report.html.j2", values)
+
+
+def rendered(template: str, values: Mapping[str, Any]) -> str:
+    """A page of these templates, whose policy has the hash of its style (CSP level 3, section 6.7.3)."""
+    templates = report_templates()
+    style = Markup(f"\n{templates.get_template('training_report.css').render()}\n")  # noqa: S704 - a file of ours
     digest = b64encode(sha256(style.encode()).digest()).decode()
-    return _environment().get_template("training_report.html.j2").render(values, style=style, digest=digest)
+    return templates.get_template(template).render(values, style=style, digest=digest)
 
 
 def recommendation(run: TrainingRun) -> str:
@@ -167,7 +174,7 @@ def _validation(found: Validation, scores: Sequence[float]) -> dict[str, Any]:
     old, new = dict(found.old.severities), dict(found.new.severities)
     counts = [[side.get(name, 0) for name in names] for side in (old, new)]
     return {
-        "gates": [_gate(gate) for gate in found.gates],
+        "gates": [gate_row(gate) for gate in found.gates],
         "suspicious": f"{scores[0]:g}",
         "benign": f"{sum(found.new.histogram):,}",
         "histogram": charts.histogram(found.old.histogram, found.new.histogram, scores, "score distribution"),
@@ -184,7 +191,8 @@ def _alerts(run: TrainingRun) -> dict[str, Any]:
     return {"sentence": alerts_text(run.alerts), "rows": rows}
 
 
-def _drift_row(one: FeatureDrift) -> dict[str, Any]:
+def drift_row(one: FeatureDrift) -> dict[str, Any]:
+    """A feature's drift, as text and a small chart."""
     return {
         "name": one.name,
         "psi": f"{one.psi:.3f}",
@@ -211,7 +219,8 @@ def _type_row(found: TypeResult) -> dict[str, Any]:
     }
 
 
-def _gate(gate: Gate) -> dict[str, Any]:
+def gate_row(gate: Gate) -> dict[str, Any]:
+    """A gate, as text and a bar."""
     return {
         "name": gate.name,
         "detail": gate.detail,
@@ -303,7 +312,8 @@ def _features(run: TrainingRun) -> Sequence[str]:
     return [str(one.get("name", one)) if isinstance(one, Mapping) else str(one) for one in found]
 
 
-def _mark(passed: bool) -> Markup:
+def passed_mark(passed: bool) -> Markup:
+    """Whether a gate was passed."""
     if passed:
         return Markup('<span class="mark">✓ passed</span>')
     return Markup('<span class="mark">✗ missed</span>')
@@ -314,7 +324,8 @@ def _score(value: float | None) -> str:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def report_templates() -> Environment:
+    """What renders reports; undefined names are errors, and all text is escaped."""
     env = Environment(
         loader=PackageLoader("agents.learning"),
         autoescape=select_autoescape(default=True, default_for_string=True),

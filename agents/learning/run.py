@@ -1,16 +1,20 @@
-"""The nouns of a retraining, frozen: options, findings and outcome of a retraining."""
+"""The nouns of a retraining, frozen: options, findings and outcome of it, and of a cycle that learns."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from agents.core.types import CaseResult, ChannelResult, Gate, Severity
+
+REPORT_PREFIX = "training_report_"
+"""Of file names of reports; the id of the run follows."""
 
 
 class RunState(StrEnum):
@@ -240,9 +244,61 @@ class TrainingRun:
         out: dict[str, Any] = plain(self)
         out["passed"] = self.passed
         if self.validation is not None:
-            for row, gate in zip(out["validation"]["gates"], self.validation.gates, strict=True):
-                row |= {"passed": gate.passed, "margin": plain(gate.margin)}
+            out["validation"]["gates"] = _gates_json(self.validation.gates)
         return out
+
+
+@dataclass(frozen=True, slots=True)
+class LearntCycle:
+    """A cycle of a flow, sequence or image model, with everything its report needs. Times are Unix seconds."""
+
+    run_id: str  # cycle_run_id
+    state: RunState
+    kind: str  # flow, sequences or images
+    started: float
+    finished: float
+    model_id: str = ""  # of the candidate; "" = none was made
+    parent: str = ""  # of the model in use, "" = none was
+    reason: str = ""
+    gates: tuple[Gate, ...] = ()
+    data: tuple[tuple[str, str], ...] = ()  # what was learnt: a word for it, and how much of it or since when
+    labels: tuple[tuple[str, int], ...] = ()  # origin, new labels
+    sides: tuple[tuple[str, str, str], ...] = ()  # what, by the model in use, by the candidate
+    listed: Mapping[str, Any] = field(default_factory=dict)  # comparison.listed_diff.ListedDiff, as JSON
+    drift: tuple[FeatureDrift, ...] = ()
+
+    @property
+    def report(self) -> str:
+        """The file name of its report."""
+        return report_name(self.kind, self.started)
+
+    @property
+    def missed(self) -> tuple[Gate, ...]:
+        """The gates that the candidate missed."""
+        return tuple(gate for gate in self.gates if not gate.passed)
+
+    def to_json(self) -> dict[str, Any]:
+        """The cycle as JSON values, gates with `passed` and `margin`."""
+        found: dict[str, Any] = plain(self)
+        return found | {"gates": _gates_json(self.gates)}
+
+
+Report = Callable[[LearntCycle, Collection[str]], object]
+"""Writes the report of a cycle; the file names are those of reports that stay."""
+
+
+def cycle_run_id(kind: str, started: float) -> str:
+    """The id of a cycle of a kind that began then (Unix seconds): YYYYMMDD_HHMMSS, UTC, and the kind."""
+    return f"{datetime.fromtimestamp(started, UTC):%Y%m%d_%H%M%S}_{kind}"
+
+
+def report_name(kind: str, started: float) -> str:
+    """The file name of the report of a cycle of a kind that began then, Unix seconds."""
+    return f"{REPORT_PREFIX}{cycle_run_id(kind, started)}.html"
+
+
+def _gates_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
+    return [plain(gate) | {"passed": gate.passed, "margin": plain(gate.margin)} for gate in gates]
 
 
 def alerts_text(found: AlertDiff) -> str:

@@ -205,7 +205,7 @@ def index(request: Request) -> Response:
     sources: Mapping[str, Any] = {
         **({} if hangs else stored),
         "models": lambda: sorted(parts.models.list(), key=lambda row: _FIRST.get(row["state"], len(_FIRST)))[:SHOWN],
-        "reports": lambda: reports.listed(parts.reports_dir)[:SHOWN],
+        "reports": lambda: reports.overview(parts.reports_dir, SHOWN),
         "bound": lambda: {one.name: one.value for one in parts.metrics() if one.name.startswith("limit_")},
     }
     for name, read in sources.items():

@@ -233,7 +233,7 @@ class LearntModels(Protocol):
         ...
 
     def decide(self, kind: str, action: str, model_id: str, by: str, reason: str) -> ModelDecided:
-        """approve or reject what waits."""
+        """approve or reject what waits; rollback to a version, anchor, pin or unpin."""
         ...
 
     def take_back(self, kind: str, reason: str, author: str) -> str:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from agents.web.parts import LEARNT_NAMES
+
 NAME = re.compile(r"training_report_[0-9]{8}_[0-9]{6}(_[A-Za-z0-9]{1,16})?\.html", re.ASCII)
 _STATE = re.compile(rb'"state": "(DEPLOYED|CANARY|REJECTED|WAITING|FAILED|UNCHANGED)"')
 HEAD_BYTES = 512
@@ -15,10 +17,19 @@ LISTED_MAX = 1000
 
 
 def listed(directory: Path) -> list[dict[str, Any]]:
-    """Reports, newest first: name, state (how the run ended; None = not known), created (Unix seconds), bytes."""
+    """Reports, newest first: name, kind of model, state (how the run ended; None = not known), created (Unix seconds),
+    bytes."""
     found = (_usable(directory, path.name) for path in directory.glob("training_report_*.html"))
     newest = sorted((path for path in found if path is not None), reverse=True)
     return [_entry(path) for path in newest[:LISTED_MAX]]
+
+
+def overview(directory: Path, shown: int) -> list[dict[str, Any]]:
+    """So many reports of retrainings, and the last one of each kind of cycle, which come by the hour; newest first."""
+    found = listed(directory)
+    last = [next((one for one in found if one["kind"] == kind), None) for kind in LEARNT_NAMES]
+    some = [one for one in found if one["kind"] == "query"][:shown] + [one for one in last if one is not None]
+    return sorted(some, key=lambda one: str(one["name"]), reverse=True)
 
 
 def content(directory: Path, name: str) -> bytes | None:
@@ -38,10 +49,17 @@ def _entry(path: Path) -> dict[str, Any]:
     facts = path.stat()
     return {
         "name": path.name,
+        "kind": _kind(path.stem),
         "state": _state(path.with_suffix(".json")),
         "created": facts.st_mtime,
         "bytes": facts.st_size,
     }
+
+
+def _kind(stem: str) -> str:
+    """Of which model: the reports of cycles end with it."""
+    last = stem.rpartition("_")[2]
+    return last if last in LEARNT_NAMES else "query"
 
 
 def _state(path: Path) -> str | None:

@@ -171,6 +171,7 @@ class ModelsAnswer(BaseModel):
 
 class ReportItem(BaseModel):
     name: str = Field(examples=["training_report_20260104_020011.html"])
+    kind: Literal["query", "flow", "sequences", "images"] = Field(examples=["query"], description="of which model")
     state: str | None = Field(examples=["DEPLOYED"], description="how the run ended; null = not known")
     created: float = Field(examples=[1767492011.0])
     bytes: int = Field(examples=[48213])

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.errors import TrainingError
-from agents.core.types import Gate, Row, batch_of
+from agents.core.types import Gate, Row, Verdicts, batch_of
 from agents.detection.detector import TunnelDetector
 from agents.detection.explanations.habits import Habits
 from agents.detection.explanations.kinds import KINDS
@@ -49,8 +49,9 @@ from agents.learning.loop.options import SPEC
 from agents.learning.profile.difference import profile_gates
 from agents.learning.profile.making import Known, Reach, make_profile
 from agents.learning.sequences.gru import SequenceModel
+from agents.learning.sequences.learnable_windows import HeardSteps, learnable_windows
 from agents.learning.sequences.learning import learn_sequences
-from agents.learning.sequences.steps import Windows, step_rows_of, step_windows
+from agents.learning.sequences.steps import Windows, heard_part, step_rows_of, step_windows
 from agents.scoring.model import Model
 from agents.store import open_store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
@@ -228,19 +229,30 @@ def _query(after_s: float, client: str, name: str, qtype: int) -> Row:
     return HOUR * 3600.0 + after_s, client, wire, qtype, len(wire) + 17, 0, 1, len(wire) + 40, 60, 12.0, ""
 
 
+def judged_rows(rows: Sequence[Row]) -> Verdicts:
+    """Queries, judged by a detector that has seen nothing."""
+    detector = TunnelDetector(Model.from_bytes(model_bytes()), 200_000, 3600.0, Scale())
+    return detector.detect(batch_of(sorted(rows, key=lambda row: row[0])), explain=False)
+
+
 def windows_of(rows: Sequence[Row]) -> Windows:
     """Windows of ten steps of queries."""
-    detector = TunnelDetector(Model.from_bytes(model_bytes()), 200_000, 3600.0, Scale())
-    verdicts = detector.detect(batch_of(sorted(rows, key=lambda row: row[0])), explain=False)
-    return step_windows(step_rows_of(verdicts, {}, (0, 0)), 10)
+    return step_windows(step_rows_of(judged_rows(rows), {}, (0, 0)), 10)
+
+
+def learnt_of(rows: Sequence[Row]) -> Windows:
+    """Windows that a cycle learns of what it collected: no loud flows, within the shares of clients and domains."""
+    numbers = dict[str, int]()
+    part = heard_part(judged_rows(rows), numbers, (0, 0))
+    return learnable_windows(HeardSteps([part], numbers, (0, 0)), 10)
 
 
 def sequence_row(attack: str, weeks: int) -> str:
     """The sequence model, a cycle a week over an hour of everybody, with the anchor of the week before he came."""
-    anchor = learn_sequences(windows_of(browsing(-1)), EPOCHS, DEEP, None).model
+    anchor = learn_sequences(learnt_of(browsing(-1)), EPOCHS, DEEP, None).model
     in_use, deployed, missed = anchor, 0, Counter[str]()
     for week in range(weeks):
-        windows = windows_of([*browsing(week), *his_steps(attack, week)])
+        windows = learnt_of([*browsing(week), *his_steps(attack, week)])
         found = learn_sequences(windows, EPOCHS, DEEP, in_use, compare=partial(_beside_anchor, anchor))
         missed.update(gate.name for gate in found.gates if not gate.passed)
         if found.passed:

@@ -121,7 +121,7 @@ def pages_of(folder: Path) -> dict[str, str]:
     world.store.close()
     described = set(world.app.openapi()["paths"])
     logins = {route.path for route in routes_in(login_pages.routes)}
-    routes = [route for route in routes_in(world.app.routes) if "GET" in route.methods]
+    routes = [route for route in routes_in(world.app.routes) if "GET" in (route.methods or ())]
     paths = [route.path for route in routes if not route.include_in_schema and route.path not in described | logins]
     shown = [path for path in paths if path.startswith("/console") or path in ("/", "/docs")]
     found = {path: ADDRESSES.get(path, path) for path in shown if path not in NOT_PAGES}

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from agents.detection.explanations.network_profile import kind_cap
-from scripts.maintainer.poisoning_loop import KIND, attackers, between, his_flow_hours, profile_row
+from scripts.maintainer.poisoning_loop import (
+    KIND,
+    attackers,
+    between,
+    browsing,
+    his_flow_hours,
+    his_steps,
+    learnt_of,
+    profile_row,
+    windows_of,
+)
 
 
 def test_a_habit_that_grows_as_fast_as_it_can_ends_at_the_bounds_cap() -> None:
@@ -30,3 +40,13 @@ def test_the_online_learner_keeps_the_golden_tunnels() -> None:
     from scripts.maintainer.poisoning_loop import flow_row
 
     assert "golden tunnels found 100.0% → 100.0%" in flow_row("a flood of one domain", 2)
+
+
+def test_a_cycle_of_the_sequence_model_learns_a_share_of_his_windows() -> None:
+    rows = [*browsing(1, clients=10), *his_steps("a flood of one domain", 1)]
+    ordinary, everything, learnt = (
+        len(one) for one in (windows_of(browsing(1, clients=10)), windows_of(rows), learnt_of(rows))
+    )
+    his = learnt - ordinary
+    assert everything - ordinary > 200, "he sends more than half of it"
+    assert his <= max(0.02 * everything, 4), "a fiftieth, or a fifth of what a cycle needs"

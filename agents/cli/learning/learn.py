@@ -140,13 +140,14 @@ def _stored_cycle(settings: Settings, options: argparse.Namespace) -> int:
         length=asked.length,
         epochs=asked.epochs,
     )
-    with closing(bootstrap.store_of(settings)) as store:
+    with closing(bootstrap.store_of(settings)) as store, models.training():
         store.migrate()
         warmup.up(print)
         try:
             found = bootstrap.learn_stored_sequences(settings, store, asked.length, asked.epochs, options.days)
         except TrainingError as error:
-            models.noted(cycle.model_copy(update={"seconds": time.time() - began, "reason": str(error)}))
+            now = time.time()
+            models.failed(cycle.model_copy(update={"seconds": now - began, "reason": str(error)}), now)
             raise
     for gate in found.gates:
         mark = "ok  " if gate.passed else "miss"

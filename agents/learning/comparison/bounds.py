@@ -27,6 +27,7 @@ class GateBounds:
     false_incidents: int = 0
     sessions_found: float = 1.0
     bytes_before: float = 500.0
+    drift_max: float = 0.0  # 0 = no gate
 
 
 USUAL_BOUNDS = GateBounds()
@@ -114,6 +115,14 @@ SPEC: Spec[GateBounds] = Spec(
             Within(0, 100),
         ),
         Field(
+            "gate_drift_max",
+            float,
+            USUAL_BOUNDS.drift_max,
+            "population stability index that no single feature may exceed, of query, flow and image models, since the "
+            "last training and since the anchor's; 0 = no gate",
+            Within(0, 1000),
+        ),
+        Field(
             "gate_creep",
             float,
             1.5,
@@ -143,5 +152,6 @@ SPEC: Spec[GateBounds] = Spec(
         values["gate_false_incidents"],
         values["gate_sessions_found"],
         values["gate_bytes_before"],
+        values["gate_drift_max"],
     ),
 )

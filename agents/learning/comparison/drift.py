@@ -24,6 +24,7 @@ COMPARED_MIN = 256
 """With fewer rows on a side, tenths hold too few of them to be compared."""
 _QUANTILES = np.linspace(0.0, 1.0, 101)
 CREEP = "creep of what normal carries"
+LARGEST = "largest drift of a feature"
 CARRYING = ("information", "subdomain_length", "longest_label")
 """Features that grow with what a name carries."""
 _EMPTY_BIN = 1e-4
@@ -123,18 +124,25 @@ def with_anchor(found: Sequence[FeatureDrift], anchor: Sequence[FeatureDrift]) -
 
 
 def drift_gates(found: Sequence[FeatureDrift], bounds: GateBounds) -> tuple[Gate, ...]:
-    """The gate of the mean index; none where nothing was compared."""
+    """The gates of the mean index, and of the largest one; none where nothing was compared."""
     if not found:
         return ()
     worst = sorted(found, key=lambda one: -one.psi)[:3]
     most = ", ".join(f"{one.name} {one.psi:.2f}" for one in worst)
     mean = float(np.mean([one.psi for one in found]))
-    return (
-        Gate(
-            "drift of features",
-            mean,
-            bounds.feature_drift,
-            False,
-            f"mean stability index since the last training; {most}",
-        ),
-    )
+    detail = f"mean stability index since the last training; {most}"
+    gate = Gate("drift of features", mean, bounds.feature_drift, False, detail)
+    return (gate, *largest_drift_gate(found, bounds))
+
+
+def largest_drift_gate(found: Sequence[FeatureDrift], bounds: GateBounds) -> tuple[Gate, ...]:
+    """The gate of the feature that moved most, since the last training or the anchor's.
+
+    None where it is off (GATE_DRIFT_MAX=0), or where nothing was compared.
+    """
+    if not found or not bounds.drift_max:
+        return ()
+    moved = [(one.psi, one.name, "the last training") for one in found]
+    moved += [(one.psi_anchor, one.name, "the anchor") for one in found if one.psi_anchor is not None]
+    index, name, since = max(moved)
+    return (Gate(LARGEST, index, bounds.drift_max, False, f"stability index of {name} since {since}"),)

@@ -5,6 +5,7 @@ Compared are logarithms, as the model reads the numbers; measures are those of n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from agents.core.types import DAY_S, HOUR_S
@@ -31,6 +32,19 @@ def flow_drift(store: Database, learnt_at: float, anchor_at: float | None, now: 
     if found and anchor_at is not None:
         found = with_anchor(found, drift(_week_before(store, anchor_at), this_week, NUMBERS, SCHEMA))
     return tuple(sorted(found, key=lambda one: -one.psi))
+
+
+def drift_since(
+    store: Database, now: float, manifest: Mapping[str, Any] | None, anchor: Mapping[str, Any] | None
+) -> tuple[FeatureDrift, ...]:
+    """`flow_drift` since a model of this manifest was learnt, and its anchor; () where either is not known.
+
+    now: Unix seconds. Raises StoreError.
+    """
+    learnt_at, anchor_at = ((one or {}).get("trained") for one in (manifest, anchor))
+    if not isinstance(learnt_at, int | float):
+        return ()
+    return flow_drift(store, float(learnt_at), float(anchor_at) if isinstance(anchor_at, int | float) else None, now)
 
 
 def _week_before(store: Database, at: float) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,29 +16,31 @@ from numpy.typing import NDArray
 
 from agents.core.errors import AgentsError, BusyError, ModelError, TrainingError, UsageError
 from agents.core.files import json_state, write_atomic
-from agents.core.text import counted, said_text
+from agents.core.text import counted, said_text, utc
 from agents.core.types import DAY_S, HOUR_S, ChannelResult, Gate, Message
 from agents.learning.comparison.bounds import GateBounds
+from agents.learning.comparison.drift import largest_drift_gate
+from agents.learning.comparison.flow_drift import drift_since
 from agents.learning.comparison.frozen import FrozenAnchor
+from agents.learning.comparison.learnt_sides import model_sides
 from agents.learning.comparison.listed_diff import ListedDiff, counts_alone, listed_gates
 from agents.learning.earlier import BACKUP_DAYS, NEWEST_KEPT
 from agents.learning.images.image_judge import with_history
-from agents.learning.images.image_listing import golden_gates, listed_images
+from agents.learning.images.image_listing import golden_gates, golden_share, listed_images
 from agents.learning.images.image_model import ImageModel, load_image_model
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_images import image_rows
-from agents.learning.loop.learnable import CLIENT_FREE, CLIENT_SHARE, DOMAIN_FREE, DOMAIN_SHARE
+from agents.learning.loop.learnable import within_caps
 from agents.learning.messages import image_message
-from agents.learning.release.learnt_registry import USUAL_TERMS, LearntRegistry, ReleaseTerms, id_of
-from agents.learning.release.lineage import note_lineage, read_lineage
+from agents.learning.release.learnt_registry import USUAL_TERMS, LearntRegistry, ReleaseTerms
 from agents.learning.release.transitions import Author
 from agents.learning.repeating import RepeatingThread
+from agents.learning.run import FeatureDrift, LearntCycle, Report, RunState, cycle_run_id, report_name
 from agents.learning.type_comparison import NAMES_MAX, quiet_hours
 from agents.scoring.types.base import Rows
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelStore
 from agents.store.feedback.reviews import TEXT_MAX_REASON, ReviewStore
-from agents.store.sampling import home_of
 from agents.store.sql import IncidentDatabase
 
 IMAGES_MIN = 400
@@ -61,7 +62,7 @@ class ImageLearner:
     """kind: a name of IMAGE_TYPES, or off. folder: of the model in use and the anchor. train: fits, in a process of its
     own where this one lives on; raises TrainingError. days: for which models before are kept. tell: sends a message
     over every channel, where a training ends otherwise than the one before it. terms: whether what passed its gates
-    waits for a person; as long as one waits, no other is made."""
+    waits for a person; as long as one waits, no other is made. report: writes that of a training."""
 
     store: IncidentDatabase
     folder: Path
@@ -72,6 +73,7 @@ class ImageLearner:
     days: int = BACKUP_DAYS
     tell: Callable[[Message], Sequence[ChannelResult]] = lambda message: ()
     terms: ReleaseTerms = USUAL_TERMS
+    report: Report | None = None
 
     @property
     def registry(self) -> LearntRegistry[ImageModel]:
@@ -125,15 +127,18 @@ class ImageLearner:
                 f"cannot learn images of flows: {len(chosen)} ordinary ones with a history, {IMAGES_MIN} are needed"
             )
         order = np.random.default_rng(len(chosen)).permutation(chosen)[: 2 * NAMES_MAX]
-        images, in_use = image_rows(rows, chosen=order), self.model()
+        images, in_use, anchor = image_rows(rows, chosen=order), self.model(), self.anchor.model()
         made = self.train(self.kind, images[::2], images[1::2], 0)
         parent = in_use.model_id if in_use is not None else ""
         facts = {"trained": now, "parent": parent, "data_sha256": hashlib.sha256(images.tobytes()).hexdigest()}
         made = replace(made, manifest={**made.manifest, **facts})
-        gates, listed = golden_gates(made, in_use, self.anchor.model(), self.bounds), ListedDiff()
+        gates, listed = golden_gates(made, in_use, anchor, self.bounds), ListedDiff()
         if in_use is not None:
             listed = listed_images(self.store, in_use, made, rows)
             gates += listed_gates(listed, self.bounds)
+        manifests = (one.manifest if one is not None else None for one in (in_use, anchor))
+        drift = drift_since(self.store, now, *manifests)
+        gates += largest_drift_gate(drift, self.bounds)
         found = {
             "model_id": made.model_id,
             "parent": parent,
@@ -146,9 +151,12 @@ class ImageLearner:
                 for one in gates
             ],
             "at": now,
+            "report": report_name("images", now) if self.report is not None else "",
         }
         before = self.last()
         found |= self._decided(made, gates, found | {"listed": counts_alone(listed.to_json())})
+        if self.report is not None:
+            self.report(self._cycle(found, (in_use, made), gates, listed, drift), self.registry.reports())
         write_atomic(self.folder / LAST_FILE, json.dumps(found).encode())
         told = {name: found[name] for name in ("state", "model_id", "type", "images", "parent", "kept_as")}
         _log.info("images_learnt", **told)
@@ -158,6 +166,39 @@ class ImageLearner:
                     _log.warning("images_not_told", channel=one.channel, error=one.error)
         return found
 
+    def _cycle(
+        self,
+        found: Mapping[str, Any],
+        sides: tuple[ImageModel | None, ImageModel],
+        gates: Sequence[Gate],
+        listed: ListedDiff,
+        drift: tuple[FeatureDrift, ...],
+    ) -> LearntCycle:
+        """What the report of a training says. sides: the model in use, and the candidate."""
+        shares = [golden_share(one) if one is not None else None for one in sides]
+        measured = {"golden tunnels that are strange": (shares[0], shares[1] or 0.0)}
+        missed = ", ".join(gate.name for gate in gates if not gate.passed)
+        return LearntCycle(
+            cycle_run_id("images", found["at"]),
+            RunState(found["state"].upper()),
+            "images",
+            found["at"],
+            self.clock(),
+            model_id=found["model_id"],
+            parent=found["parent"],
+            reason=f"missed {missed}" if missed else f"passed {counted(len(gates), 'gate')}",
+            gates=tuple(gates),
+            data=(
+                ("Images", f"{found['images']:,}"),
+                ("Flow-hours of", f"{utc(found['since'])} to {utc(found['until'])}"),
+                ("Detector type", self.kind),
+                ("Hash of the data", str(sides[1].manifest["data_sha256"])),
+            ),
+            sides=model_sides(*sides, measured),
+            listed=listed.to_json(),
+            drift=drift,
+        )
+
     def _decided(self, made: ImageModel, gates: Sequence[Gate], facts: Mapping[str, Any]) -> dict[str, Any]:
         """Put a model that passed its gates into use, or let it wait for a person: state, and where the one before,
         of whatever type, is kept: "" where there was none."""
@@ -165,47 +206,30 @@ class ImageLearner:
         if missed := [gate.name for gate in gates if not gate.passed]:
             registry.note("turn down", model_id, Author("", f"missed {', '.join(missed)}"))
             return {"state": "rejected", "kept_as": ""}
-        note_lineage(self._facts_path(model_id), facts)
+        registry.note_facts(model_id, facts)
         author = Author("", f"passed {counted(len(gates), 'gate')}")
-        if self.terms.by_person:
+        if registry.holds():
             registry.hold(made.to_bytes(), author)
             return {"state": "waiting", "kept_as": ""}
         kept = registry.deploy(made.to_bytes(), facts["at"], author)
-        self.drop_facts()
         return {"state": "deployed", "kept_as": str(kept or "")}
 
-    def facts_of(self, model_id: str) -> dict[str, Any]:
-        """What is known of the training of a model: gates, images, since and until when; {} if nothing is."""
-        return read_lineage(self._facts_path(model_id))
-
-    def _facts_path(self, model_id: str) -> Path:
-        return self.folder / "lineage" / f"{model_id}.npz"  # whose lineage stands beside it
-
-    def drop_facts(self) -> None:
-        """What is known of models that are not kept goes with them."""
-        files = (self.path, self.registry.taken_back, self.registry.waiting_path, *self.folder.glob("*/*.npz"))
-        kept = {id_of(path.read_bytes()) for path in files if path.exists()}
-        for path in (self.folder / "lineage").glob("*.json"):
-            if path.stem not in kept:
-                path.unlink(missing_ok=True)
-
-    def take_back(self, reason: str, author: str) -> str:
-        """Use the image model before this one again; its id. The one in use is kept as `taken_back`.
+    def take_back(self, reason: str, author: str, path: Path | None = None) -> str:
+        """Use the image model before this one, or the one at a path, again; its id. The one in use is kept as
+        `taken_back`.
 
         Raises UsageError where there is none before it of the type that is chosen, BusyError, ModelError, OSError.
         """
         reason = said_text(reason, "a reason", TEXT_MAX_REASON)
-
-        def must_be_used(model: ImageModel) -> None:
-            if model.manifest.get("type") != self.kind:
-                of = model.manifest.get("type")
-                raise UsageError(f"cannot take the image model back: the one before it is of type {of}, FLOW_IMAGES is "
-                                 f"{self.kind}")  # fmt: skip
-
         with self.registry.lock("take the image model back"):
-            model = self.registry.take_back(Author(author, reason), must_be_used)
+            model = self.registry.take_back(Author(author, reason), self.must_be_of_type, path)
         _log.info("image_model_taken_back", model_id=model.model_id)
         return model.model_id
+
+    def must_be_of_type(self, model: ImageModel) -> None:
+        """Raise UsageError where a model is of another type than the one that is chosen."""
+        if (of := model.manifest.get("type")) != self.kind:
+            raise UsageError(f"cannot use image model {model.model_id}: it is of type {of}, FLOW_IMAGES is {self.kind}")
 
     def last(self) -> dict[str, Any]:
         """What came of the last training of this type; {} where there was none, or it cannot be read."""
@@ -247,28 +271,11 @@ class ImageLearner:
             for row in with_history(rows, np.unique(rows.hour)).tolist()
             if rows.domain[row] not in doubt and (int(rows.hour[row]), rows.client[row], rows.domain[row]) in quiet
         ]
-        return _within_shares(rows, kept)
+        return within_caps(rows.client, rows.domain, np.array(kept, np.int64), IMAGES_MIN)
 
 
 def _keys(rows: FlowHours) -> list[tuple[int, str, str]]:
     return list(zip(rows.hour.tolist(), rows.client, rows.domain, strict=True))
-
-
-def _within_shares(rows: FlowHours, kept: list[int]) -> NDArray[np.int64]:
-    """Of rows, drawn, those within the share of a client (of IPv6 one /64) and of a domain."""
-    most = (
-        max(int(CLIENT_SHARE * len(kept)), int(CLIENT_FREE * IMAGES_MIN)),
-        max(int(DOMAIN_SHARE * len(kept)), int(DOMAIN_FREE * IMAGES_MIN)),
-    )
-    given: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-    out = []
-    for row in np.random.default_rng(len(kept)).permutation(np.array(kept, np.int64)).tolist():
-        named = home_of(rows.client[row]), rows.domain[row]
-        if all(count[name] < limit for count, name, limit in zip(given, named, most, strict=True)):
-            out.append(row)
-            for count, name in zip(given, named, strict=True):
-                count[name] += 1
-    return np.array(out, np.int64)
 
 
 class ImageThread(RepeatingThread):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.columns import coded
-from agents.store.feedback.labelled import labelled_flows
+from agents.store.feedback.labelled import LabelledFlows, labelled_flows
 from agents.store.feedback.labels import LabelledHours
 from agents.store.feedback.tables import LabelOrigin
 from agents.store.sampling import home_of
@@ -32,28 +32,47 @@ def without_doubt(store: Database, labels: LabelledHours) -> NDArray[np.bool_]:
     if not len(guessed):
         return left
     ts = (labels.hour[guessed] + 0.5).astype(np.float64) * 3600.0
-    with store.reading("read what is in doubt", LONG_S) as connection:
-        flows = labelled_flows(connection, float(ts.min()), float(ts.max()))
+    flows = flows_in_doubt(store, float(ts.min()), float(ts.max()))
     clients, domains = ([column[row] for row in guessed.tolist()] for column in (labels.client, labels.domain))
     left[guessed] = flows.left(coded(clients), coded(domains), ts)
     return left
 
 
-def within_shares(labels: LabelledHours, new: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
-    """Those of the new labels, shape (n,), that keep within the shares of clients and domains.
+def flows_in_doubt(store: Database, since: float, until: float) -> LabelledFlows:
+    """What is labelled, waits for a person, or lies near an incident, of queries with since <= ts < until, Unix
+    seconds. Raises StoreError."""
+    with store.reading("read what is in doubt", LONG_S) as connection:
+        return labelled_flows(connection, since, until)
 
-    needed: labels that a cycle needs. Which ones of a flood are taken is drawn, the same for the same labels.
+
+def within_shares(labels: LabelledHours, new: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
+    """Those of the new labels, shape (n,), that keep within the shares of clients and domains; people's all do.
+
+    needed: labels that a cycle needs.
     """
     rows = np.flatnonzero(new & np.array([origin != LabelOrigin.PERSON for origin in labels.origin], np.bool_))
-    rows = np.random.default_rng(len(rows)).permutation(rows)
     kept = new.copy()
+    kept[rows] = False
+    kept[within_caps(labels.client, labels.domain, rows, needed)] = True
+    return kept
+
+
+def within_caps(
+    clients: Sequence[str], domains: Sequence[str], rows: NDArray[np.int64], needed: int
+) -> NDArray[np.int64]:
+    """Of rows of two columns those within the shares of clients (of IPv6 of a /64) and of domains; "" has no share.
+
+    needed: rows that a training needs. Which ones of a flood are taken is drawn, the same for as many rows.
+    """
+    rows = np.random.default_rng(len(rows)).permutation(rows)
+    beyond = set[int]()
     for column, share, free, named in (
-        (labels.client, CLIENT_SHARE, CLIENT_FREE, home_of),
-        (labels.domain, DOMAIN_SHARE, DOMAIN_FREE, str),
+        (clients, CLIENT_SHARE, CLIENT_FREE, home_of),
+        (domains, DOMAIN_SHARE, DOMAIN_FREE, str),
     ):
         most = max(int(share * len(rows)), int(free * needed), 1)
-        kept[_beyond(column, rows, most, named)] = False
-    return kept
+        beyond.update(_beyond(column, rows, most, named))
+    return np.array([row for row in rows.tolist() if row not in beyond], np.int64)
 
 
 def _beyond(column: Sequence[str], rows: NDArray[np.int64], most: int, named: Callable[[str], str]) -> list[int]:
@@ -63,6 +82,6 @@ def _beyond(column: Sequence[str], rows: NDArray[np.int64], most: int, named: Ca
     for row in rows.tolist():
         name = named(column[row])
         given[name] += 1
-        if given[name] > most:
+        if name and given[name] > most:
             found.append(row)
     return found

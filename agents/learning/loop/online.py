@@ -20,11 +20,14 @@ import structlog
 
 from agents.core.errors import AgentsError, BusyError, ModelError
 from agents.core.files import json_state, locked, write_atomic
-from agents.core.text import counted, said_text
+from agents.core.text import counted, said_text, utc
 from agents.core.types import ChannelResult, Gate, Message
 from agents.learning.comparison.bounds import USUAL_BOUNDS, GateBounds
+from agents.learning.comparison.drift import largest_drift_gate
+from agents.learning.comparison.flow_drift import drift_since
 from agents.learning.comparison.flow_listing import FlowListing
 from agents.learning.comparison.frozen import FrozenAnchor
+from agents.learning.comparison.learnt_sides import model_sides
 from agents.learning.comparison.listed_diff import ListedDiff, counts_alone, listed_gates
 from agents.learning.earlier import BACKUP_DAYS
 from agents.learning.loop.flow_hours import SCHEMA
@@ -46,6 +49,7 @@ from agents.learning.messages import flow_message
 from agents.learning.release.learnt_registry import USUAL_TERMS, LearntRegistry, ReleaseTerms
 from agents.learning.release.transitions import Author
 from agents.learning.repeating import RepeatingThread
+from agents.learning.run import FeatureDrift, LearntCycle, Report, RunState, cycle_run_id
 from agents.store.feedback.cycles import CycleStore
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.labels import Label, LabelStore
@@ -70,13 +74,30 @@ class CycleState(StrEnum):
     REJECTED = "rejected"
 
 
+_RUN_STATES = {
+    CycleState.DEPLOYED: RunState.DEPLOYED,
+    CycleState.HELD: RunState.WAITING,
+    CycleState.ROLLED_BACK: RunState.REJECTED,
+}
+"""How reports call the ends of cycles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A candidate beside the model in use and the anchor. drift: of flow-hours since these were learnt."""
+
+    listed: ListedDiff
+    gates: tuple[Gate, ...]
+    drift: tuple[FeatureDrift, ...]
+
+
 @dataclass(frozen=True)
 class OnlineLearner:
     """Runs cycles, one at a time over all processes. folder: of the flow model and its earlier versions.
 
     tell: sends a message over every channel; of cycles, where one ends otherwise than the one before it. days: for
     which versions are kept. bounds: of the comparison with the model in use and with the anchor. terms: whether what
-    passed its gates waits for a person; as long as one waits, no other is made.
+    passed its gates waits for a person; as long as one waits, no other is made. report: writes that of a cycle.
     """
 
     store: IncidentDatabase
@@ -87,6 +108,7 @@ class OnlineLearner:
     days: int = BACKUP_DAYS
     bounds: GateBounds = USUAL_BOUNDS
     terms: ReleaseTerms = USUAL_TERMS
+    report: Report | None = None
 
     @property
     def registry(self) -> LearntRegistry[FlowModel]:
@@ -153,8 +175,8 @@ class OnlineLearner:
         seed = cycles.count()
         new = learnt(before, material, self.options, seed, self._note_progress) if enough else before
         self._progress.unlink(missing_ok=True)
-        listed, compared = self._compared(old, new, begun)
-        gates = (*gates_of_cycle(before, new, material, self.options), *compared)
+        beside = self._compared(old, new, begun)
+        gates = (*gates_of_cycle(before, new, material, self.options), *beside.gates)
         found: dict[str, Any] = {
             "until": begun if enough else 0.0,
             "new_labels": count if enough else 0,
@@ -164,24 +186,36 @@ class OnlineLearner:
             "data_sha256": material.digest() if enough else "",
             "settings": {name: getattr(self.options, name) for name in ("batch", "passes", "rate")} | {"seed": seed},
         }
-        return self._ended(found | {"listed": listed.to_json()}, new, gates, material, begun)
+        return self._ended(found, new, gates, material, begun, beside)
 
-    def _compared(self, old: FlowModel | None, new: FlowModel, now: float) -> tuple[ListedDiff, tuple[Gate, ...]]:
+    def _compared(self, old: FlowModel | None, new: FlowModel, now: float) -> Beside:
         """A candidate beside the model in use, on the network's own last week, and beside the anchor."""
         listed = ListedDiff() if old is None else self.listing.diff(old, new, now)
         anchor, gates = self.anchor.model(), listed_gates(listed, self.bounds)
-        return listed, gates if anchor is None else (*gates, *self.listing.anchor_gates(new, anchor, now))
+        gates = gates if anchor is None else (*gates, *self.listing.anchor_gates(new, anchor, now))
+        manifests = (one.manifest if one is not None else None for one in (old, anchor))
+        drift = drift_since(self.store, now, *manifests)
+        return Beside(listed, (*gates, *largest_drift_gate(drift, self.bounds)), drift)
 
     def _ended(
-        self, facts: Mapping[str, Any], new: FlowModel, gates: Sequence[Gate], material: Material, begun: float
+        self,
+        facts: Mapping[str, Any],
+        new: FlowModel,
+        gates: Sequence[Gate],
+        material: Material,
+        begun: float,
+        beside: Beside,
     ) -> dict[str, Any]:
         """Deploy what passed its gates, or let it wait for a person, and record what came of it."""
         old, last = self.usable_model(), next(iter(CycleStore(self.store).newest(1)), None)
         parent = old.model_id if old is not None else ""
         made = replace(new, manifest={"trained": begun, "parent": parent})
         state, why = self._decided(gates)
+        cycle = self._reported(facts, (old, made), gates, material, begun, beside)
         found: dict[str, Any] = {
             **facts,
+            "listed": beside.listed.to_json(),
+            "report": cycle.report if self.report is not None else "",
             "metrics": measures(new, material.held_out),
             "gates": [{**asdict(gate), "passed": gate.passed} for gate in gates],
             "parent": parent,
@@ -190,11 +224,53 @@ class OnlineLearner:
         }
         found |= {"reason": why} if why.startswith("another") else {}
         self._carried_out(state, made, begun, Author(found.get("author", ""), why), found)
+        if self.report is not None:
+            ended_as = replace(cycle, state=_RUN_STATES[state], reason=why, finished=self.clock())
+            self.report(ended_as, self.registry.reports())
         _log.info("learning_cycle_finished", state=str(state), new_labels=found["new_labels"], why=why)
         ended = {**found, "state": str(state)}
         if state is CycleState.HELD or (last is not None and last["state"] != ended["state"]):
             self._send(ended)
         return ended
+
+    def _reported(
+        self,
+        facts: Mapping[str, Any],
+        sides: tuple[FlowModel | None, FlowModel],
+        gates: Sequence[Gate],
+        material: Material,
+        begun: float,
+        beside: Beside,
+    ) -> LearntCycle:
+        """What the report of a cycle says, but for its end. sides: the model in use, and the candidate."""
+        old, new = sides
+        measured = [measures(one, material.held_out) if one is not None else {} for one in sides]
+        window = f"{utc(facts['since']) if facts.get('since') else 'the beginning'} to {utc(begun)}"
+        data = [
+            ("New labels", f"{facts['new_labels']:,}"),
+            ("Labels of", window),
+            ("New labels, of tunnels", f"{int(material.new.tunnel.sum()) if facts['new_labels'] else 0:,}"),
+            ("Labels of people and rules, of all times", f"{len(material.certain.tunnel):,}"),
+            ("Golden flow-hours", f"{len(material.golden.tunnel):,}"),
+            ("Held out", f"{len(material.held_out.tunnel):,}"),
+            ("Hash of the data", str(facts.get("data_sha256") or "–")),
+        ]
+        data += [(f"Setting {name}", str(value)) for name, value in facts.get("settings", {}).items()]
+        return LearntCycle(
+            cycle_run_id("flow", begun),
+            RunState.RUNNING,
+            "flow",
+            begun,
+            begun,
+            model_id=new.model_id,
+            parent=old.model_id if old is not None else "",
+            gates=tuple(gates),
+            data=tuple(data),
+            labels=tuple((name, count) for name, count in facts["origins"].items() if count),
+            sides=model_sides(old, new, {name: (measured[0].get(name), value) for name, value in measured[1].items()}),
+            listed=beside.listed.to_json(),
+            drift=beside.drift,
+        )
 
     def _decided(self, gates: Sequence[Gate]) -> tuple[CycleState, str]:
         """What becomes of a candidate, and why."""
@@ -202,7 +278,7 @@ class OnlineLearner:
             return CycleState.ROLLED_BACK, f"missed {', '.join(missed)}"
         if waiting := self.registry.waiting():
             return CycleState.ROLLED_BACK, f"another candidate waits for a person: {waiting}"
-        held = self.terms.by_person
+        held = self.registry.holds()
         return CycleState.HELD if held else CycleState.DEPLOYED, f"passed {counted(len(gates), 'gate')}"
 
     def _carried_out(
@@ -214,6 +290,8 @@ class OnlineLearner:
             kept = {**found, "listed": counts_alone(found["listed"])}  # domains and names go when flow-hours do
             CycleStore(self.store).add(begun, str(state), kept, self.options.history)
 
+        if state in (CycleState.DEPLOYED, CycleState.HELD) and found["report"]:
+            self.registry.note_facts(made.model_id, {"report": found["report"]})
         if state is CycleState.DEPLOYED:
             self.registry.deploy(made.to_bytes(), begun, author, record)
         elif state is CycleState.HELD:
@@ -254,21 +332,21 @@ class OnlineLearner:
             begun, cycles, old = self.clock(), CycleStore(self.store), self.usable_model()
             last = next(iter(cycles.newest(1)), None)
             material = self._material(0.0)
-            listed, compared = self._compared(old, model, begun)
+            beside = self._compared(old, model, begun)
             before = old or cold_model(self.options.rate)
-            gates = (*gates_of_cycle(before, model, material, self.options), *compared)
+            gates = (*gates_of_cycle(before, model, material, self.options), *beside.gates)
             found = {
-                "listed": listed.to_json(),
                 "until": self._learnt_until(begun),
                 "new_labels": 0,
                 "origins": {origin: 0},
                 "author": origin,
                 "last_id": last["last_id"] if last else 0,
             }
-            return self._ended(found, model, gates, material, begun)
+            return self._ended(found, model, gates, material, begun, beside)
 
-    def take_back(self, reason: str, author: str) -> dict[str, Any]:
-        """Put the flow model before this one into its place again; what a person said of it, and the model.
+    def take_back(self, reason: str, author: str, path: Path | None = None) -> dict[str, Any]:
+        """Put the flow model before this one, or the one at a path, into its place again; what a person said of it, and
+        the model.
 
         Labels that were learnt stay learnt. Raises UsageError where there is none before it or no reason, BusyError,
         StoreError, OSError.
@@ -281,7 +359,7 @@ class OnlineLearner:
             CycleStore(self.store).add(self.clock(), str(CycleState.TAKEN_BACK), found, self.options.history)
 
         with self.registry.lock("take a flow model back"):
-            self.registry.take_back(Author(author, reason), record)
+            self.registry.take_back(Author(author, reason), record, path)
         _log.info("flow_model_taken_back", model_id=found["model_id"], instead_of=found["parent"])
         ended = {**found, "state": str(CycleState.TAKEN_BACK)}
         self._send(ended)

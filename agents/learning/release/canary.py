@@ -316,7 +316,11 @@ class TrialRollout(ABC, Generic[Ended]):
         named, away = self._labelled(trial.begun_at) if counts.domains else ({}, False)
         false_alarms = {one: named[one] for one in counts.domains if one in named}
         ending = ending_of(terms_of(trial.row), counts, false_alarms, now, alone=not trial.champion)
-        return None if ending is not None and ending.promote and (away or self.doubt()) else ending
+        return None if ending is not None and ending.promote and (away or self.doubt() or self._held()) else ending
+
+    def _held(self) -> bool:
+        """Whether a person wants the model in use to stay."""
+        return False
 
     def _labelled(self, since: float) -> tuple[Mapping[str, str], bool]:
         """Domains that people called benign; and whether the database is away, which says nothing for the candidate."""

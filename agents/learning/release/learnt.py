@@ -15,13 +15,14 @@ import structlog
 
 from agents.core.errors import ModelError, StoreError, UsageError
 from agents.core.text import printable, utc
-from agents.learning.comparison.flow_drift import flow_drift
+from agents.learning.comparison.flow_drift import drift_since
+from agents.learning.comparison.learnt_sides import Learnt, model_settings, moved_weights
 from agents.learning.comparison.listed_diff import ListedDiff, listed_lines, listed_text
 from agents.learning.comparison.sequence_listing import SequenceListing
 from agents.learning.images.image_learner import ROWS_READ, ImageLearner
 from agents.learning.images.image_listing import golden_share, listed_images
 from agents.learning.images.image_model import ImageModel
-from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
+from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_model import FlowModel
 from agents.learning.loop.golden import GOLDEN_SCHEMA
 from agents.learning.loop.online import OnlineLearner
@@ -34,12 +35,9 @@ from agents.learning.sequences.on_trial import SequenceCanary
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.labels import LabelStore
 
-WEIGHT_MIN = 5e-4
-"""Weights that differ by less are left out of a comparison."""
 QUERIES_LOOKED_AT = 50_000
 """Stored queries that two sequence models are compared on while somebody waits."""
 _LINEAGE = ("parent", "data", "data_sha256", "decided_by", "reason")
-Learnt = FlowModel | SequenceModel | ImageModel
 _DONE = {
     "deploy": "deployed",
     "approve": "deployed",
@@ -105,8 +103,15 @@ class LearntVersions:
         manifest = dict(one.model.manifest) if one.model is not None else {}
         happened = [row for row in rows if row["model_id"] == one.model_id]
         canary = SequenceCanary(self.sequences.folder).state(self.learner.clock()) if "canary" in one.aliases else None
-        found = {"manifest": manifest, "transitions": happened, "canary": canary, "drift": self._drift(one)}
-        return {**self._told(kind, one, rows), **found, "approvals": self.registry(kind).approvals(one.model_id)}
+        found: dict[str, Any] = {
+            "manifest": manifest,
+            "transitions": happened,
+            "canary": canary,
+            "drift": self._drift(one),
+        }
+        registry = self.registry(kind)
+        found |= {"approvals": registry.approvals(one.model_id), "pinned": registry.pinned()}
+        return {**self._told(kind, one, rows), **found}
 
     def diff(self, kind: str, old: str, new: str) -> dict[str, Any]:
         """What differs between two versions, as JSON. Raises UsageError, ModelError, StoreError."""
@@ -115,14 +120,14 @@ class LearntVersions:
         models = [_readable(one) for one in sides]
         told = [self._told(kind, one, rows) for one in sides]
         pairs: dict[str, Callable[[int], Mapping[str, Any]]] = {
-            "settings": lambda at: {**_settings(models[at]), **told[at]["settings"]},
+            "settings": lambda at: {**model_settings(models[at]), **told[at]["settings"]},
             "lineage": lambda at: {name: told[at][name] for name in _LINEAGE},
             "measures": lambda at: told[at]["measures"],
             "gates": lambda at: {gate["name"]: gate["value"] for gate in told[at]["gates"]},
         }
         found: dict[str, Any] = {"kind": kind, "old": told[0], "new": told[1]}
         found |= {part: changed_rows(of(0), of(1)) for part, of in pairs.items()}
-        found |= {"weights": _weights(*models), "golden": self._golden(*models)}
+        found |= {"weights": moved_weights(*models), "golden": self._golden(*models)}
         return found | {"listed": self._listed(*models).to_json()}
 
     def _listed(self, old: Learnt, new: Learnt) -> ListedDiff:
@@ -143,13 +148,12 @@ class LearntVersions:
 
     def _drift(self, one: _Found) -> list[dict[str, Any]]:
         """How far flow-hours have moved since a flow model was learnt; [] of others, or where there are too few."""
-        learnt_at, anchor = one.model.manifest.get("trained") if one.model is not None else None, self.learner.anchor
-        if not isinstance(one.model, FlowModel) or not isinstance(learnt_at, int | float):
+        if not isinstance(one.model, FlowModel):
             return []
-        first = anchor.model()
-        anchor_at = first.manifest.get("trained") if first is not None else None
+        anchor = self.learner.anchor.model()
         try:
-            found = flow_drift(self.learner.store, float(learnt_at), anchor_at, self.learner.clock())
+            manifests = one.model.manifest, anchor.manifest if anchor is not None else None
+            found = drift_since(self.learner.store, self.learner.clock(), *manifests)
         except StoreError as error:
             _log.warning("drift_not_measured", error=str(error))
             return []
@@ -193,7 +197,7 @@ class LearntVersions:
                 return []
         if kind == "images" and self.images is not None:
             images = self.images
-            return [_image_row(one, images.facts_of(one.model_id)) for one in images.registry.transitions()]
+            return [_image_row(one, images.registry.facts_of(one.model_id)) for one in images.registry.transitions()]
         found = [one.model_dump(mode="json") for one in self.sequences.history.newest(10**6)[::-1]]
         return [_sequence_row(one) for one in found]
 
@@ -219,6 +223,7 @@ class LearntVersions:
             "gates": made.get("gates", []),
             "listed": made.get("listed", {}),
             "settings": made.get("settings", {}),
+            "report": self.registry(kind).facts_of(one.model_id).get("report") if one.model_id else None,
         }
 
     def _golden(self, old: Learnt, new: Learnt) -> dict[str, Any]:
@@ -337,39 +342,6 @@ def _image_row(one: Transition, facts: Mapping[str, Any]) -> dict[str, Any]:
 def _passed(gates: Sequence[Mapping[str, Any]]) -> str:
     missed = [str(one["name"]) for one in gates if not one["passed"]]
     return f"missed {', '.join(missed)}" if missed else f"passed {len(gates)} gates" if gates else ""
-
-
-def _settings(model: Learnt) -> dict[str, Any]:
-    left_out = ("parent", "data_sha256", "trained")
-    return {name: value for name, value in model.manifest.items() if name not in left_out}
-
-
-def _weights(old: Learnt, new: Learnt) -> list[dict[str, Any]]:
-    """Weights of flow models that differ, the most first; of others how far each array moved."""
-    if isinstance(old, FlowModel) and isinstance(new, FlowModel):
-        names = [*NUMBERS, "bias"]
-        pairs = list(zip(names, [*old.weights, old.bias], [*new.weights, new.bias], strict=True))
-        moved = sorted(pairs, key=lambda row: -abs(row[2] - row[1]))
-        rows = [(name, f"{was:.3f}", f"{now:.3f}") for name, was, now in moved if abs(now - was) >= WEIGHT_MIN]
-    else:
-        before, after = _arrays(old), _arrays(new)
-        shares = {name: _moved(before[name], after[name]) for name in before if name in after}
-        rows = [(name, "", f"moved by {share:.1%} of its length") for name, share in shares.items() if share]
-    return [{"name": name, "old": was, "new": now} for name, was, now in rows]
-
-
-def _arrays(model: Learnt) -> Mapping[str, Any]:
-    """Arrays of numbers by name; of image models those of their detector type."""
-    found = model.arrays if isinstance(model, SequenceModel) else {}
-    found = model.scorer.to_arrays() if isinstance(model, ImageModel) else found
-    return {name: one for name, one in found.items() if np.issubdtype(np.asarray(one).dtype, np.floating)}
-
-
-def _moved(old: Any, new: Any) -> float:
-    """How far an array moved, as a share of its length; 1 where it has another shape."""
-    if np.shape(old) != np.shape(new):
-        return 1.0
-    return float(np.linalg.norm(new - old) / max(float(np.linalg.norm(old)), 1e-9))
 
 
 def learnt_difference_text(found: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ from agents.learning.release.learnt_registry import LearntRegistry
 from agents.learning.release.transitions import Author
 from agents.learning.sequences.on_trial import SequenceCanary
 
+LEARNT_ACTIONS = ("approve", "reject", "rollback", "anchor", "pin", "unpin")
 CANARY_WAIT_S = 2.0
 """A decision waits so long for the rules of a trial."""
 _log = structlog.get_logger()
@@ -37,14 +39,56 @@ class LearntDesk(LearntVersions):
     tell: Callable[[Message], Sequence[ChannelResult]] = lambda message: ()
 
     def decide(self, kind: str, action: str, model_id: str, by: str, reason: str) -> Decided:
-        """approve or reject what waits (model_id: "" = that one), or the sequence model on trial.
+        """approve or reject what waits (model_id: "" = that one), or the sequence model on trial; rollback to a version
+        that is kept ("" = the one before), anchor, pin or unpin the one in use.
 
         Raises UsageError, ModelError, BusyError, StoreError, OSError.
         """
         registry = self.registry(kind)
-        if action not in ("approve", "reject"):
-            raise UsageError(f"cannot {printable(action)} {registry.name}s: approve, or reject")
+        if action not in LEARNT_ACTIONS:
+            raise UsageError(f"cannot {printable(action)} {registry.name}s: {', '.join(LEARNT_ACTIONS)}")
         author, voters = deciding_author(self.learner.store, registry.terms.approvals, action, by, reason)
+        if action == "rollback":
+            path = self._named(kind, model_id).path if model_id else None
+            self.take_back(kind, reason, author.by, path)
+        elif action == "anchor":
+            self._set_anchor(kind, registry, model_id, author)
+        elif action in ("pin", "unpin"):
+            (registry.pin if action == "pin" else registry.unpin)(author)
+        else:
+            self._end_waiting(kind, action, registry, model_id, author, voters)
+        return self._followed(registry, told=action == "rollback" and kind == "flow")
+
+    def _followed(self, registry: LearntRegistry[Any], told: bool) -> Decided:
+        """Tell the channels what was decided, unless they were told."""
+        registry.drop_facts()
+        made = registry.transitions()[-1]
+        sent = () if told else self.tell(transition_message(made, registry.name))
+        problems = [one.error for one in sent if not one.ok]
+        for problem in problems:
+            _log.warning("transition_not_told", model_id=made.model_id, action=made.action, error=problem)
+        return Decided(made, tuple(problems))
+
+    def _set_anchor(self, kind: str, registry: LearntRegistry[Any], model_id: str, author: Author) -> None:
+        """Compare candidates with a version that is kept from now on."""
+        if not model_id:
+            raise UsageError("cannot set the anchor: name a version")
+        path = self._named(kind, model_id).path
+        if self.images is not None and kind == "images":
+            self.images.must_be_of_type(registry.load(path.read_bytes()))
+        with registry.lock(f"set the anchor of {registry.name}s"):
+            registry.set_anchor(path, author)
+
+    def _end_waiting(
+        self,
+        kind: str,
+        action: str,
+        registry: LearntRegistry[Any],
+        model_id: str,
+        author: Author,
+        voters: frozenset[str] | None,
+    ) -> None:
+        """Approve or reject what waits, or is on trial."""
         with self._ending_trial(kind, model_id) as trial, registry.lock(f"{action} the {registry.name}"):
             chosen = model_id or registry.waiting()
             if not chosen:
@@ -55,28 +99,21 @@ class LearntDesk(LearntVersions):
             else:
                 record = self._recorder(registry, CycleState.REJECTED, author, trial)
                 registry.reject(chosen, author, record, trial)
-            made = registry.transitions()[-1]
-            if trial is not None and made.action == "approve":
+            if trial is not None and registry.transitions()[-1].action == "approve":
                 SequenceCanary(self.sequences.folder).end()
-        if self.images is not None and kind == "images":
-            self.images.drop_facts()
-        problems = [one.error for one in self.tell(transition_message(made, registry.name)) if not one.ok]
-        for problem in problems:
-            _log.warning("transition_not_told", model_id=made.model_id, action=made.action, error=problem)
-        return Decided(made, tuple(problems))
 
-    def take_back(self, kind: str, reason: str, author: str) -> str:
-        """Use the model before this one of a kind again; its id. What is labelled stays labelled.
+    def take_back(self, kind: str, reason: str, author: str, path: Path | None = None) -> str:
+        """Use the model before this one of a kind again, or the one at a path; its id. What is labelled stays labelled.
 
         Raises UsageError where there is none before it, BusyError, ModelError, StoreError, OSError.
         """
         if kind == "flow":
-            return str(self.learner.take_back(reason, author)["model_id"])
+            return str(self.learner.take_back(reason, author, path)["model_id"])
         if kind == "sequences":
-            return self.sequences.take_back(reason, author)
+            return self.sequences.take_back(reason, author, path)
         if self.images is None or kind != "images":
             raise UsageError(f"cannot take back a model of kind {printable(kind)}: there is no such kind here")
-        return self.images.take_back(reason, author)
+        return self.images.take_back(reason, author, path)
 
     @contextmanager
     def _ending_trial(self, kind: str, model_id: str) -> Iterator[bytes | None]:

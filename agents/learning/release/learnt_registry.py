@@ -4,12 +4,14 @@ current.npz       the model in use            earlier/        those before it
 candidate.npz     of a trial (sequences)      taken_back.npz  what a person replaced last
 waiting.npz       what waits for a person     anchor.npz      the first one that passed its gates
 registry.json     its rows (release.index), which models/CHANGELOG.md is written from, too
+lineage/          what is known of each version that is kept, beside its manifest
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from agents.learning.comparison.frozen import FrozenAnchor
 from agents.learning.earlier import BACKUP_DAYS, NEWEST_KEPT, TAKEN_BACK_FILE, drop_versions, version_file
 from agents.learning.release.approvals import close_row, note_approval, transition_now
 from agents.learning.release.index import RegistryIndex, add_row
+from agents.learning.release.lineage import note_lineage, read_lineage
 from agents.learning.release.transitions import Author, Period, Transition, periods, transition_of
 
 LearntKind = Literal["flow", "sequences", "images"]
@@ -31,6 +34,7 @@ LEARNT_KINDS: tuple[LearntKind, ...] = ("flow", "sequences", "images")
 KIND_NAMES: dict[str, str] = {"flow": "flow model", "sequences": "sequence model", "images": "image model"}
 PERSON_WAIT_S = 1.0
 """A person's decision waits so long for who holds the lock; whoever asks for a state holds it for a moment."""
+LINEAGE, EARLIER = "lineage", "earlier"
 Learned = TypeVar("Learned")
 _log = structlog.get_logger("agents.learning")
 
@@ -110,7 +114,7 @@ class LearntRegistry(Generic[Learned]):
 
     def earlier(self) -> list[Path]:
         """Models of before, oldest first."""
-        return sorted((self.folder / "earlier").glob("*.npz"))
+        return sorted((self.folder / EARLIER).glob("*.npz"))
 
     @contextmanager
     def lock(self, to: str, wait_s: float = PERSON_WAIT_S) -> Iterator[None]:
@@ -138,6 +142,29 @@ class LearntRegistry(Generic[Learned]):
         """Who has approved a candidate that waits: by, reason, at. Raises ModelError."""
         return list(self._rows.read()["approvals"].get(model_id, ()))
 
+    def facts_of(self, model_id: str) -> dict[str, Any]:
+        """What was noted of a version; {} if nothing was."""
+        return read_lineage(self._facts_path(model_id))
+
+    def note_facts(self, model_id: str, facts: Mapping[str, Any]) -> None:
+        """Add to what is known of a version before it is kept. facts: JSON values. Raises OSError."""
+        note_lineage(self._facts_path(model_id), facts)
+
+    def drop_facts(self) -> None:
+        """What is known of models that are not kept goes with them. Raises OSError."""
+        kept = {id_of(path.read_bytes()) for path in (*self.folder.glob("*.npz"), *self.folder.glob("*/*.npz"))}
+        for path in (self.folder / LINEAGE).glob("*.json"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+
+    def reports(self) -> set[str]:
+        """File names of the reports of versions that are kept."""
+        known = (self.facts_of(path.stem) for path in (self.folder / LINEAGE).glob("*.json"))
+        return {str(one["report"]) for one in known if "report" in one}
+
+    def _facts_path(self, model_id: str) -> Path:
+        return self.folder / LINEAGE / f"{model_id}.npz"  # whose lineage stands beside it
+
     def transitions(self) -> list[Transition]:
         """What people and the program did, oldest first. Raises ModelError."""
         return [transition_of(row) for row in self._rows.read()["transitions"]]
@@ -157,8 +184,10 @@ class LearntRegistry(Generic[Learned]):
     ) -> Path | None:
         """Put a model into its place; where the one before is kept, None where none was. now: Unix seconds.
 
-        record: notes it elsewhere; where it raises AgentsError, all is as before. Raises that, and as the rows do.
+        record: notes it elsewhere; where it raises AgentsError, all is as before. Raises that, UsageError where a model
+        is pinned, and as the rows do.
         """
+        self._must_be_free(f"deploy a {self.name}")
         kept = self._keep(now)
         self.anchor.keep(data)
         row = transition_now(action, id_of(data), author, self.in_use(), "", by_person, self.kind)
@@ -169,6 +198,7 @@ class LearntRegistry(Generic[Learned]):
                 kept.unlink(missing_ok=True)
             raise
         drop_versions(self.earlier(), self.newest, self.days, now)
+        self.drop_facts()
         return kept
 
     def hold(self, data: bytes, author: Author, record: Callable[[], object] = _nothing) -> None:
@@ -207,6 +237,7 @@ class LearntRegistry(Generic[Learned]):
         trial: what is on trial. voters, Raises: as of `note_approval`, and as `deploy` does.
         """
         data = self._must_wait(model_id, "approve", trial)
+        self._must_be_free(f"approve {self.name} {model_id}")
         if note_approval(self._rows, self.terms.approvals, model_id, author, voters, self.kind) < self.terms.approvals:
             return False
         self.deploy(data, now, author, record, "approve", True)
@@ -239,23 +270,79 @@ class LearntRegistry(Generic[Learned]):
         if self._id_in(self.waiting_path) == model_id:
             self.waiting_path.unlink()
 
-    def take_back(self, author: Author, record: Callable[[Learned], object] = lambda model: None) -> Learned:
-        """Put the model before this one into its place again; the one in use is kept as `taken_back`.
+    def take_back(
+        self, author: Author, record: Callable[[Learned], object] = lambda model: None, path: Path | None = None
+    ) -> Learned:
+        """Put a model that is kept into its place again; the one in use is kept as `taken_back`.
 
-        Raises UsageError where there is none before it, ModelError, and as `deploy` does.
+        path: of that model, None = the one before this. Raises UsageError where there is none, ModelError, and as
+        `deploy` does.
         """
+        self._must_be_free(f"take the {self.name} back")
         was, now_in_use = self._bytes(self.path), self.in_use()
-        before = next((path for path in self.earlier()[::-1] if self._id_in(path) != now_in_use), None)
+        before = path or next((one for one in self.earlier()[::-1] if self._id_in(one) != now_in_use), None)
         if before is None:
             raise UsageError(f"cannot take the {self.name} back: there is none before it")
         data = before.read_bytes()
+        if id_of(data) == now_in_use:
+            raise UsageError(f"cannot go back to {self.name} {now_in_use}: it is in use")
         model = self.load(data)
         row = transition_now("roll back", id_of(data), author, now_in_use, kind=self.kind)
         self._move(data, row, lambda: record(model))
         if was is not None:
             write_atomic(self.taken_back, was)
-        before.unlink()
+        if before.parent.name == EARLIER:
+            before.unlink()
         return model
+
+    def set_anchor(self, path: Path, author: Author) -> str:
+        """Compare candidates with the model at a path from now on; its id. Raises ModelError, BusyError, OSError."""
+        data = path.read_bytes()
+        self.load(data)
+        write_atomic(self.anchor.path, data)
+        with self._rows.changing() as index:
+            add_row(index, transition_now("anchor", id_of(data), author, kind=self.kind))
+        return id_of(data)
+
+    def pin(self, author: Author) -> None:
+        """Keep the model in use: no cycle and no person replaces it until `unpin`.
+
+        Raises UsageError where there is none, or one is pinned, ModelError, BusyError, OSError.
+        """
+        if not (model_id := self.in_use()):
+            raise UsageError(f"cannot pin: no {self.name} is in use")
+        with self._rows.changing() as index:
+            if index["pin"]:
+                raise UsageError(f"cannot pin {self.name} {model_id}: {self._pin_text(index['pin'])}")
+            index["pin"] = {"model_id": model_id, "at": time.time(), "by": author.by, "reason": author.reason}
+            add_row(index, transition_now("pin", model_id, author, kind=self.kind))
+
+    def unpin(self, author: Author) -> None:
+        """Let the model in use be replaced again. Raises as `pin` does."""
+        with self._rows.changing() as index:
+            if not index["pin"]:
+                raise UsageError(f"cannot unpin: no {self.name} is pinned")
+            model_id, index["pin"] = str(index["pin"]["model_id"]), None
+            add_row(index, transition_now("unpin", model_id, author, kind=self.kind))
+
+    def pinned(self) -> str:
+        """Who pinned the model in use, and why, in one sentence; "" where it is not pinned. Raises ModelError."""
+        pin = self._rows.read()["pin"]
+        return self._pin_text(pin) if pin else ""
+
+    def holds(self) -> bool:
+        """Whether what passed its gates waits for a person now. Raises ModelError."""
+        return self.terms.by_person or bool(self.pinned())
+
+    def _must_be_free(self, to: str) -> None:
+        """Raise UsageError where a model is pinned."""
+        if pinned := self.pinned():
+            raise UsageError(f"cannot {to}: {pinned}")
+
+    def _pin_text(self, pin: Mapping[str, Any]) -> str:
+        by = Author(str(pin.get("by", "")), str(pin.get("reason", "")))
+        ends = f"{command(f'models unpin --of {self.kind}')} lets it be replaced"
+        return f"{self.name} {pin['model_id']} was pinned {by}; {ends}"
 
     @property
     def _rows(self) -> RegistryIndex:
@@ -306,7 +393,7 @@ class LearntRegistry(Generic[Learned]):
         except ModelError as error:
             _log.warning("model_not_kept", path=str(self.path), error=str(error))
             return None
-        path = version_file(self.folder / "earlier", now, id_of(was))
+        path = version_file(self.folder / EARLIER, now, id_of(was))
         write_atomic(path, was)
         return path
 

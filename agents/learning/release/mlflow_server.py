@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.protocols import Field, Spec
 from agents.core.text import printable, web_address
 from agents.learning.registry import ALIASES, ModelRegistry
+from agents.learning.release.learnt import LearntVersions
+from agents.learning.repeating import RepeatingThread
 from agents.scoring.model import Model
 
 CLIENT_SETTINGS = {
@@ -37,6 +39,8 @@ server that is away is given up soon."""
 VALUE_MAX = 500
 """Characters of a parameter; MLflow refuses longer ones."""
 MODEL_TAG = "model_id"
+PUBLISH_EVERY_S = 300.0
+"""How often it is looked whether cycles have changed what is in use; a publishing takes seconds."""
 _log = structlog.get_logger()
 
 
@@ -74,12 +78,62 @@ def must_be_installed(options: MlflowOptions) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PublishedVersion:
+    """A version as MLflow gets it. known: its lineage, with `gates`; tags, parameters: text by name."""
+
+    data: bytes
+    known: Mapping[str, Any]
+    tags: Mapping[str, str]
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedModels:
+    """Versions of one kind. name: of the registered model; aliases: model ids by alias; version: that of an id."""
+
+    name: str
+    aliases: Callable[[], Mapping[str, str]]
+    version: Callable[[str], PublishedVersion]
+
+
+def query_models(options: MlflowOptions, registry: ModelRegistry[Model]) -> PublishedModels:
+    """The query model's versions."""
+
+    def version(model_id: str) -> PublishedVersion:
+        model = registry.find(model_id)
+        known = {key: value for key, value in registry.lineage(model_id).items() if key != "reference"}
+        tags = {MODEL_TAG: model_id, "parent": str(model.manifest.get("parent", ""))}
+        tags |= {"data_sha256": str(dict(model.manifest.get("data", {})).get("sha256", ""))}
+        tags |= {"release": str(dict(known.get("code", {})).get("release", ""))}
+        return PublishedVersion(model.to_bytes(), known, tags, _parameters(model, known))
+
+    return PublishedModels(options.model, registry.aliases, version)
+
+
+def learnt_models(options: MlflowOptions, learnt: LearntVersions, kind: str) -> PublishedModels:
+    """The versions of a kind that cycles learn, as a registered model of their own: MLFLOW_MODEL and the kind."""
+
+    def aliases() -> dict[str, str]:
+        found = {alias: one["model_id"] for one in learnt.versions(kind) for alias in one["aliases"]}
+        return {alias: found[alias] for alias in ALIASES if found.get(alias)}
+
+    def version(model_id: str) -> PublishedVersion:
+        one = learnt.version(kind, model_id)
+        known = {name: one[name] for name in ("parent", "data", "data_sha256", "decided_by", "measures", "gates")}
+        tags = {MODEL_TAG: model_id, "kind": kind, "parent": one["parent"], "data_sha256": one["data_sha256"]}
+        parameters = {name: str(value) for name, value in (one["settings"] | one["manifest"]).items()}
+        return PublishedVersion(Path(one["path"]).read_bytes(), known, tags, parameters)
+
+    return PublishedModels(f"{options.model}-{kind}", aliases, version)
+
+
 @dataclass(frozen=True)
 class MlflowPublisher:
-    """Publishes what the aliases lead to."""
+    """Publishes what the aliases lead to, of each of these models."""
 
     options: MlflowOptions
-    registry: ModelRegistry[Model]
+    models: Sequence[PublishedModels]
 
     def __call__(self) -> Sequence[str]:
         """Bring the server up to date; a line for each problem, since models go on without it."""
@@ -99,7 +153,8 @@ class MlflowPublisher:
         failures = importlib.import_module("mlflow.exceptions").MlflowException
         try:
             client = mlflow.MlflowClient(self.options.url, self.options.url)
-            self._bring_up_to_date(client)
+            for one in self.models:
+                self._bring_up_to_date(client, one)
         except (failures, OSError) as error:
             where = urlsplit(self.options.url).hostname
             first = (str(error).splitlines() or [type(error).__name__])[0]
@@ -110,19 +165,20 @@ class MlflowPublisher:
         password = urlsplit(self.options.url).password
         return text.replace(self.options.url, "…").replace(password, "***") if password else text
 
-    def _bring_up_to_date(self, client: Any) -> None:
-        name = self.options.model
+    def _bring_up_to_date(self, client: Any, models: PublishedModels) -> None:
+        name, ours = models.name, models.aliases()
         if not client.search_registered_models(f"name = '{_quoted(name)}'"):
+            if not ours:
+                return
             client.create_registered_model(name)
         known = {
             one.tags[MODEL_TAG]: str(one.version)
             for one in client.search_model_versions(f"name = '{_quoted(name)}'")
             if MODEL_TAG in one.tags
         }
-        ours = self.registry.aliases()
         for model_id in dict.fromkeys(ours.values()):
             if model_id not in known:
-                known[model_id] = self._upload(client, model_id)
+                known[model_id] = self._upload(client, name, models.version(model_id))
         there = dict(client.get_registered_model(name).aliases)
         for alias in ALIASES:
             version = known.get(ours.get(alias, ""), "")
@@ -130,31 +186,52 @@ class MlflowPublisher:
                 client.set_registered_model_alias(name, alias, version)
             elif not version and alias in there:
                 client.delete_registered_model_alias(name, alias)
-        _log.info("models_published", where=urlsplit(self.options.url).hostname, versions=len(known))
+        _log.info("models_published", where=urlsplit(self.options.url).hostname, model=name, versions=len(known))
 
-    def _upload(self, client: Any, model_id: str) -> str:
+    @staticmethod
+    def _upload(client: Any, name: str, made: PublishedVersion) -> str:
         """A run with the model's file, lineage, parameters and gates, and a version made of it; its number."""
-        model, name = self.registry.find(model_id), self.options.model
-        known = {key: value for key, value in self.registry.lineage(model_id).items() if key != "reference"}
         found = client.get_experiment_by_name(name)
         experiment = found.experiment_id if found is not None else client.create_experiment(name)
-        tags = {MODEL_TAG: model_id, "parent": str(model.manifest.get("parent", ""))}
-        tags |= {"data_sha256": str(dict(model.manifest.get("data", {})).get("sha256", ""))}
-        tags |= {"release": str(dict(known.get("code", {})).get("release", ""))}
-        run = client.create_run(experiment, tags=tags, run_name=model_id)
+        run = client.create_run(experiment, tags=dict(made.tags), run_name=made.tags[MODEL_TAG])
         run_id = run.info.run_id
-        for key, value in _parameters(model, known).items():
-            client.log_param(run_id, key, value[:VALUE_MAX])
-        for gate in known.get("gates", []):
+        for key, value in made.parameters.items():
+            client.log_param(run_id, _metric(key), value[:VALUE_MAX])
+        for gate in made.known.get("gates", []):
             if isinstance(gate.get("value"), int | float):
                 client.log_metric(run_id, _metric(str(gate["name"])), float(gate["value"]))
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "model.npz").write_bytes(model.to_bytes())
-            Path(folder, "lineage.json").write_text(json.dumps(known, indent=1))
+            Path(folder, "model.npz").write_bytes(made.data)
+            Path(folder, "lineage.json").write_text(json.dumps(made.known, indent=1))
             client.log_artifacts(run_id, folder, "model")
         client.set_terminated(run_id)
         source = f"{client.get_run(run_id).info.artifact_uri}/model"
-        return str(client.create_model_version(name, source, run_id, tags=tags).version)
+        return str(client.create_model_version(name, source, run_id, tags=dict(made.tags)).version)
+
+
+class LearntPublishing(RepeatingThread):
+    """Publishes what cycles learnt when an alias leads to another version; what goes wrong is logged, once."""
+
+    def __init__(self, publisher: MlflowPublisher, every_s: float = PUBLISH_EVERY_S) -> None:
+        super().__init__("mlflow-publishing", every_s)
+        self._publisher, self._published = publisher, dict[str, Mapping[str, str]]()
+        self._said: Sequence[str] = ()
+
+    def step(self) -> None:
+        """Publish, if something changed, or failed before."""
+        try:
+            ours = {one.name: one.aliases() for one in self._publisher.models}
+        except (AgentsError, OSError) as error:
+            _log.warning("models_not_published", error=str(error))
+            return
+        if ours == self._published:
+            return
+        problems = self._publisher()
+        if problems and problems != self._said:
+            _log.warning("models_not_published", error="; ".join(problems))
+        self._said = problems
+        if not problems:
+            self._published = ours
 
 
 def _parameters(model: Model, known: Mapping[str, Any]) -> dict[str, str]:

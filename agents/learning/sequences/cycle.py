@@ -22,9 +22,11 @@ from agents.core.errors import AgentsError, BusyError, UsageError
 from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
 from agents.core.types import Message, Verdicts
 from agents.learning.messages import sequence_message
+from agents.learning.sequences.bounds import USUAL_SEQUENCES
 from agents.learning.sequences.history import NEWEST_LOOKED_AT, EndedCycle
+from agents.learning.sequences.learnable_windows import Doubts, HeardSteps, learnable_windows, nothing_doubted
 from agents.learning.sequences.learning import LearntSequences, SequenceModels
-from agents.learning.sequences.steps import HeardPart, heard_part, learnable_rows, step_windows
+from agents.learning.sequences.steps import HeardPart, heard_part
 
 ASK_FILE, STATE_FILE = "sequence_cycle.ask.json", "sequence_cycle.json"
 HEARD_MAX = 500_000
@@ -171,12 +173,14 @@ class CycleRequests:
 class CycleParts:
     """learn: windows and epochs to a model; in another process where this one judges. Raises AgentsError.
 
-    tell: sends a message over every channel."""
+    tell: sends a message over every channel. doubts: what must not be learnt. needed: windows that a training needs."""
 
     models: SequenceModels
     learn: Callable[..., LearntSequences]
     clock: Callable[[], float] = time.time
     tell: Callable[[Message], object] = lambda message: None
+    doubts: Doubts = nothing_doubted
+    needed: int = USUAL_SEQUENCES.windows_min
 
 
 class SequenceCycle:
@@ -184,7 +188,7 @@ class SequenceCycle:
 
     def __init__(self, state_dir: Path, parts: CycleParts) -> None:
         self._dir, self._parts = state_dir, parts
-        self._guard = threading.Lock()
+        self._guard, self._writing = threading.Lock(), threading.Lock()
         self._parts_heard: list[HeardPart] = []
         self._numbers: dict[str, int] = {}
         self._key = (0, 0)
@@ -236,7 +240,7 @@ class SequenceCycle:
             self._note()
 
     def _take(self, ask: CycleAsk, now: float) -> None:
-        busy = self._thread is not None and self._thread.is_alive()
+        busy = self._state.phase is CyclePhase.TRAINING and self._thread is not None and self._thread.is_alive()
         if ask.action == "stop":
             self._drop()
             self._note(phase=CyclePhase.TRAINING if busy else CyclePhase.STOPPED, again=False, remaining_s=0, text="")
@@ -277,32 +281,35 @@ class SequenceCycle:
 
     def _train(self) -> None:
         with self._guard:
-            heard, self._parts_heard = self._parts_heard, []
+            heard = HeardSteps(self._parts_heard, self._numbers, self._key)
         self._drop()
         self._note(phase=CyclePhase.TRAINING, remaining_s=0)
         work = threading.Thread(target=self._learn, args=(heard,), name="sequence-cycle", daemon=True)
         self._thread = work
         work.start()
 
-    def _learn(self, heard: list[HeardPart]) -> None:
+    def _learn(self, heard: HeardSteps) -> None:
         state, models, clock = self._state, self._parts.models, self._parts.clock
         facts = {name: getattr(state, name) for name in ("minutes", "length", "epochs", "collected", "clients", "ask")}
         cycle, trained = EndedCycle(began_at=state.began_at or clock(), decision="failed", **facts), 0
         listed: Mapping[str, Any] = {}
         try:
-            windows = step_windows(learnable_rows(heard), state.length)
+            windows = learnable_windows(heard, state.length, self._parts.doubts, self._parts.needed)
             heard.clear()
             trained = len(windows)
             self._note(windows=trained)
-            found = self._parts.learn(windows, state.epochs, models.current())
+            with models.training():
+                found = self._parts.learn(windows, state.epochs, models.current())
             ended, listed = models.end(self._timed(cycle, trained), found, clock()), found.listed
         except (AgentsError, OSError) as error:
-            ended = models.noted(self._timed(cycle, trained).model_copy(update={"reason": str(error)}))
+            ended = models.failed(self._timed(cycle, trained).model_copy(update={"reason": str(error)}), clock())
         _log.info("sequence_cycle_ended", decision=ended.decision, model_id=ended.model_id, reason=ended.reason)
         said = {"model_id": ended.model_id} if ended.model_id else {}
         self._note(phase=CyclePhase(ended.decision), text=ended.reason, **said, cycles=self._state.cycles + 1)
         self._tell(ended, listed)
-        if self._state.again:  # also after one that failed: the next hour may have more to learn from
+        if (
+            self._state.again and self._state.ask == state.ask
+        ):  # also after one that failed: the next hour may have more to learn from
             last = f"the cycle before {ended.decision}: {ended.reason}".removesuffix(": ")
             ask = CycleAsk(**{name: getattr(state, name) for name in ("minutes", "length", "epochs")}, again=True)
             self._begin(ask, clock(), last)
@@ -319,11 +326,12 @@ class SequenceCycle:
 
     def _note(self, **changes: object) -> None:
         """Change the state, and let others see it."""
-        with self._guard:
-            self._state = self._state.model_copy(update={**changes, "at": self._parts.clock()})
-            state = self._state
-            self.collecting = state.phase is CyclePhase.COLLECTING
-        try:
-            write_atomic(self._dir / STATE_FILE, state.model_dump_json().encode(), mode=PRIVATE_MODE, sync=False)
-        except OSError as error:
-            _log.warning("state_not_saved", file=STATE_FILE, error=str(error))
+        with self._writing:  # the newest state is what stands in the file
+            with self._guard:
+                self._state = self._state.model_copy(update={**changes, "at": self._parts.clock()})
+                state = self._state
+                self.collecting = state.phase is CyclePhase.COLLECTING
+            try:
+                write_atomic(self._dir / STATE_FILE, state.model_dump_json().encode(), mode=PRIVATE_MODE, sync=False)
+            except OSError as error:
+                _log.warning("state_not_saved", file=STATE_FILE, error=str(error))

@@ -30,7 +30,7 @@ class EndedCycle(BaseModel):
 
     decision: deployed, canary (on trial), waiting (for a person), rejected, failed or taken back. trained: windows.
     loss: surprise of what was held out, nats a step. ask: the request that it answers. listed: numbers of what it and
-    the model in use list.
+    the model in use list. report: its file name, "" = none was written.
     """
 
     number: int = 0
@@ -53,6 +53,7 @@ class EndedCycle(BaseModel):
     gates: list[dict[str, Any]] = Field(default_factory=list)
     listed: dict[str, Any] = Field(default_factory=dict)
     ask: str = ""
+    report: str = ""
 
 
 class _Kept(BaseModel):

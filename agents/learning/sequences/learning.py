@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import structlog
 
-from agents.core.errors import ModelError, TrainingError
+from agents.core.errors import BusyError, ModelError, TrainingError
+from agents.core.files import holder, locked
 from agents.core.text import counted
 from agents.core.types import Gate
 from agents.learning.comparison.frozen import FrozenAnchor
+from agents.learning.comparison.learnt_sides import model_sides
 from agents.learning.comparison.listed_diff import ListedDiff, counts_alone
 from agents.learning.earlier import BACKUP_DAYS, NEWEST_KEPT
 from agents.learning.release.learnt_registry import USUAL_TERMS, LearntRegistry, ReleaseTerms
 from agents.learning.release.transitions import Author
+from agents.learning.run import LearntCycle, Report, RunState, cycle_run_id, report_name
 from agents.learning.sequences.bounds import USUAL_SEQUENCES, SequenceBounds
 from agents.learning.sequences.gru import SequenceModel, guess_of, load_sequence_model, trained_network
 from agents.learning.sequences.history import EndedCycle, SequenceHistory, gate_rows
@@ -114,13 +118,14 @@ class SequenceModels:
     """The folder of the sequence model in use, and of the ones before, which are kept for so many days.
 
     terms: of trials, as JSON, where what passed its gates is on trial first (DEPLOY=canary). release: whether it waits
-    for a person (DEPLOY=manual). Else it is deployed.
+    for a person (DEPLOY=manual). Else it is deployed. report: writes that of a cycle.
     """
 
     folder: Path
     days: int = BACKUP_DAYS
     terms: Mapping[str, Any] | None = None
     release: ReleaseTerms = USUAL_TERMS
+    report: Report | None = None
 
     @property
     def registry(self) -> LearntRegistry[SequenceModel]:
@@ -147,6 +152,18 @@ class SequenceModels:
         with self.registry.lock("deploy a sequence model", LOCK_WAIT_S):
             self.registry.deploy(model.to_bytes(), now, author, action=action)
 
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Held while a model is trained. Raises BusyError where another process, or thread, does so."""
+        path = self.folder / "training.lock"
+        try:
+            lock = locked(path)
+        except BlockingIOError:
+            who = f"process {holder(path)} holds the lock"
+            raise BusyError(f"cannot train the sequence model: a training is under way, and {who}") from None
+        with lock:
+            yield
+
     @property
     def anchor(self) -> FrozenAnchor[SequenceModel]:
         """The first model that passed its gates."""
@@ -172,8 +189,9 @@ class SequenceModels:
         Raises OSError.
         """
         model, in_use = found.model, self.current()
+        name = report_name("sequences", cycle.began_at) if self.report is not None else ""
         with self.registry.lock("end a cycle of the sequence model", LOCK_WAIT_S):
-            decision, why = self._decided(found, in_use, now)
+            decision, why = self._decided(found, in_use, now, {"report": name} if name else {})
         shown = [gate for gate in found.gates if found.passed or not gate.passed]
         said = "; ".join(f"{one.name}: {one.value:.3f}, threshold {one.threshold:.3f}" for one in shown)
         ended = cycle.model_copy(
@@ -186,14 +204,27 @@ class SequenceModels:
                 "data_sha256": model.manifest.get("data_sha256", ""),
                 "gates": gate_rows(found.gates),
                 "listed": counts_alone(found.listed),
+                "report": name,
             }
         )
+        if self.report is not None:
+            self.report(_reported(ended, found, in_use, now), self.registry.reports())
         return self.noted(ended)
 
-    def _decided(self, found: LearntSequences, in_use: SequenceModel | None, now: float) -> tuple[str, str]:
+    def failed(self, cycle: EndedCycle, now: float) -> EndedCycle:
+        """Record a cycle that came to no model; its reason says why. now: Unix seconds."""
+        if self.report is None:
+            return self.noted(cycle)
+        cycle = cycle.model_copy(update={"report": report_name("sequences", cycle.began_at)})
+        self.report(_reported(cycle, None, self.current(), now), self.registry.reports())
+        return self.noted(cycle)
+
+    def _decided(
+        self, found: LearntSequences, in_use: SequenceModel | None, now: float, facts: Mapping[str, Any]
+    ) -> tuple[str, str]:
         """What becomes of a candidate, and why: deployed, canary, waiting or rejected.
 
-        One that is on trial, or waits for a person, is not replaced.
+        One that is on trial, or waits for a person, is not replaced. facts: kept beside a model that is kept.
         """
         canary, registry, model = SequenceCanary(self.folder), self.registry, found.model
         decision, why = "deployed", f"passed {counted(len(found.gates), 'gate')}"
@@ -201,12 +232,16 @@ class SequenceModels:
             decision, why = "rejected", f"missed {', '.join(missed)}"
         elif waiting := registry.waiting():
             decision, why = "rejected", f"another candidate waits for a person: {waiting}"
+        elif registry.pinned():
+            decision = "waiting"
         elif self.terms is not None:
             free = canary.row() is None
             decision, why = ("canary", why) if free else ("rejected", "another candidate is on trial")
-        elif self.release.by_person:
+        elif registry.holds():
             decision = "waiting"
         author = Author("", why)
+        if decision != "rejected" and facts:
+            registry.note_facts(model.model_id, facts)
         if decision == "deployed":
             registry.deploy(model.to_bytes(), now, author)
         elif decision == "waiting":
@@ -226,14 +261,15 @@ class SequenceModels:
             _log.warning("sequence_cycle_not_recorded", decision=cycle.decision, error=str(error))
             return cycle
 
-    def take_back(self, reason: str, author: str) -> str:
-        """Put the model before this one into its place again; its id. The one in use is kept as `taken_back`.
+    def take_back(self, reason: str, author: str, path: Path | None = None) -> str:
+        """Put the model before this one, or the one at a path, into its place again; its id. The one in use is kept as
+        `taken_back`.
 
         Raises UsageError where there is none before it, or else ModelError, BusyError, OSError.
         """
         in_use = self.current()
         with self.registry.lock("take the sequence model back", LOCK_WAIT_S):
-            model = self.registry.take_back(Author(author, reason))
+            model = self.registry.take_back(Author(author, reason), path=path)
         self.decided("taken back", model, Author(author, reason), in_use.model_id if in_use is not None else "")
         _log.info("sequence_model_taken_back", model_id=model.model_id)
         return model.model_id
@@ -243,3 +279,37 @@ class SequenceModels:
         facts: dict[str, Any] = {"length": model.length, "model_id": model.model_id, "parent": replaced}
         facts |= {"reason": author.reason, "by": author.by or "somebody"}
         return self.noted(EndedCycle(began_at=time.time(), source="a person", decision=decision, **facts))
+
+
+def _reported(
+    cycle: EndedCycle, found: LearntSequences | None, in_use: SequenceModel | None, now: float
+) -> LearntCycle:
+    """What the report of a cycle says. found: None = it came to no model."""
+    data = [
+        ("Windows", f"{cycle.trained:,}"),
+        ("Queries heard", f"{cycle.collected:,}") if cycle.collected else ("From", f"the {cycle.source}"),
+        ("Clients", f"{cycle.clients:,}"),
+        ("Steps of a window", f"{cycle.length}"),
+        ("Epochs", f"{cycle.epochs}"),
+        ("Hash of the data", cycle.data_sha256 or "–"),
+    ]
+    data += [("Minutes", f"{cycle.minutes:g}")] if cycle.minutes else []
+    known = LearntCycle(
+        cycle_run_id("sequences", cycle.began_at),
+        RunState(cycle.decision.upper()),
+        "sequences",
+        cycle.began_at,
+        now,
+        parent=in_use.model_id if in_use is not None else "",
+        reason=cycle.reason,
+        data=tuple(data),
+    )
+    if found is None:
+        return known
+    return replace(
+        known,
+        model_id=found.model.model_id,
+        gates=found.gates,
+        sides=model_sides(in_use, found.model, {}),
+        listed=found.listed,
+    )

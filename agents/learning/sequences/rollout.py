@@ -48,6 +48,9 @@ class SequenceRollout(TrialRollout[EndedCycle]):
             return Ending(False, "the model in use is another one by now")
         return Ending(False, "its file cannot be read") if self._canary.model() is None else None
 
+    def _held(self) -> bool:
+        return bool(self.models.registry.pinned())
+
     def _in_use(self) -> str:
         """The id of the model in use; "" where none is."""
         found = self.models.current()

@@ -97,6 +97,11 @@ def _hashes(data: NDArray[np.uint8], starts: NDArray[np.int64], key: Key) -> NDA
     return out
 
 
+def domain_hashes(domains: Sequence[str], key: Key) -> NDArray[np.uint64]:
+    """The hashes that steps have of these domains. key: of the hashes."""
+    return _hashed(coded(domains), key)
+
+
 def _hashed(texts: Coded, key: Key) -> NDArray[np.uint64]:
     names = lowered([text.encode("utf-8", "surrogatepass") for text in texts.values])
     return _hashes(names.array, names.starts, key)[texts.codes]

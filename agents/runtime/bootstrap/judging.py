@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -47,6 +47,7 @@ from agents.learning.loop import review
 from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.flow_hours import HOUR_ROWS_MAX
 from agents.learning.loop.labels import Labeller
+from agents.learning.loop.learnable import flows_in_doubt
 from agents.learning.loop.online import OnlineLearner, label_by_probability
 from agents.learning.loop.review import Reviewer
 from agents.learning.loop.suspects import suspects_of, within_budget
@@ -54,14 +55,16 @@ from agents.learning.registry import ModelRegistry
 from agents.learning.release import canary as release_canary
 from agents.learning.release.canary import CANARY_FILE, CanaryTerms, CanaryTrial
 from agents.learning.release.learnt_registry import ReleaseTerms
+from agents.learning.run import LearntCycle, Report
 from agents.learning.sequences import beside
 from agents.learning.sequences import bounds as sequence_bounds
 from agents.learning.sequences.beside import Sequences
 from agents.learning.sequences.bounds import SequenceBounds
 from agents.learning.sequences.cycle import HEARD_MAX, CycleParts, CycleRequests, SequenceCycle
 from agents.learning.sequences.gru import SequenceModel
+from agents.learning.sequences.learnable_windows import HeardSteps, learnable_windows
 from agents.learning.sequences.learning import LearntSequences, SequenceModels, learn_sequences
-from agents.learning.sequences.steps import heard_part, learnable_rows, step_windows
+from agents.learning.sequences.steps import heard_part
 from agents.learning.sequences.trial import SequenceTrial
 from agents.learning.sequences.watch import SequenceWatch
 from agents.runtime.bootstrap.alerts import (
@@ -311,7 +314,8 @@ def sequences_of(
     models, tries = sequence_models_of(settings), folder == settings.state_dir  # of several detectors the first one
     bounds, compare = _sequence_bounds(settings), _ComparedElsewhere(settings.model_dump())
     learn = partial(learn_sequences_spawned, _deep(settings), bounds, compare)
-    cycle = SequenceCycle(folder, CycleParts(models, learn, tell=tell))
+    parts = CycleParts(models, learn, tell=tell, doubts=partial(flows_in_doubt, store), needed=bounds.windows_min)
+    cycle = SequenceCycle(folder, parts)
     if not beside.SPEC.factory(settings.of(beside.SPEC)):
         return Sequences(cycle, trial=SequenceTrial(models, None, bounds) if tries else None)
     budget, in_use = settings.alert_budget_per_week, Reread(models.path, lambda path: models.current())
@@ -342,7 +346,19 @@ def cycle_requests_of(settings: Settings, note: SharedNote | None = None) -> Cyc
 def sequence_models_of(settings: Settings) -> SequenceModels:
     """The folder of sequence models."""
     terms = asdict(canary_terms_of(settings)) if settings.deploy == "canary" else None
-    return SequenceModels(settings.models_dir / "sequences", settings.backup_days, terms, release_terms_of(settings))
+    folder, release = settings.models_dir / "sequences", release_terms_of(settings)
+    return SequenceModels(folder, settings.backup_days, terms, release, cycle_reports_of(settings))
+
+
+def cycle_reports_of(settings: Settings) -> Report:
+    """What writes reports of cycles, beside those of retrainings."""
+
+    def write(cycle: LearntCycle, kept: Collection[str]) -> None:
+        from agents.learning.cycle_report import CycleReports  # here: its templates cost a listener's start a tenth
+
+        CycleReports(settings.reports_dir)(cycle, kept)
+
+    return write
 
 
 def release_terms_of(settings: Settings) -> ReleaseTerms:
@@ -392,8 +408,9 @@ def learn_stored_sequences(settings: Settings, store: Store, length: int, epochs
     detector = detector_of(settings, registry_of(settings).current())
     judged = verdicts_of(detector, traffic.batches(), explain=False, flush=False)
     heard = [heard_part(verdicts, numbers, (0, 0)) for verdicts in judged]
-    windows, in_use = step_windows(learnable_rows(heard), length), sequence_models_of(settings).current()
     bounds, compare = _sequence_bounds(settings), partial(compared_sequences, settings)
+    doubts, in_use = partial(flows_in_doubt, store), sequence_models_of(settings).current()
+    windows = learnable_windows(HeardSteps(heard, numbers, (0, 0)), length, doubts, bounds.windows_min)
     return learn_sequences(windows, epochs, _deep(settings), in_use, bounds=bounds, compare=compare)
 
 
@@ -441,15 +458,16 @@ def image_learner_of(settings: Settings, store: Store) -> ImageLearner:
     train = partial(fit_images_spawned, settings.of(spec) if spec is not None else {})
     folder, days, bounds = settings.models_dir / "images", settings.backup_days, bounds_of(settings)
     terms = release_terms_of(settings)
-    return ImageLearner(store, folder, kind, train, bounds, days=days, tell=broadcaster_of(settings), terms=terms)
+    tell, report = broadcaster_of(settings), cycle_reports_of(settings)
+    return ImageLearner(store, folder, kind, train, bounds, days=days, tell=tell, terms=terms, report=report)
 
 
 def learner_of(settings: Settings, store: Store) -> OnlineLearner:
     """The online learner of flow-hours."""
     options = learner_options.SPEC.factory(settings.of(learner_options.SPEC))
     folder, days, bounds = settings.models_dir / FLOW_MODELS, settings.backup_days, bounds_of(settings)
-    terms = release_terms_of(settings)
-    return OnlineLearner(store, folder, options, tell=broadcaster_of(settings), days=days, bounds=bounds, terms=terms)
+    terms, tell, report = release_terms_of(settings), broadcaster_of(settings), cycle_reports_of(settings)
+    return OnlineLearner(store, folder, options, tell=tell, days=days, bounds=bounds, terms=terms, report=report)
 
 
 def services_of(settings: Settings) -> KnownServices:

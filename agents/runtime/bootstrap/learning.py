@@ -30,6 +30,7 @@ from agents.learning.release import mlflow_server, staging
 from agents.learning.release.canary import Rollout
 from agents.learning.release.desk import ModelDesk
 from agents.learning.release.learnt_desk import LearntDesk
+from agents.learning.release.learnt_registry import LEARNT_KINDS
 from agents.learning.release.mlflow_server import MlflowPublisher
 from agents.learning.release.stage_folder import StageFolder
 from agents.learning.release.staging import Staging
@@ -213,7 +214,14 @@ def publisher_of(settings: Settings) -> MlflowPublisher:
     """What publishes versions to the user's MLflow server, if there is one. Raises SettingsError."""
     options = mlflow_server.SPEC.factory(settings.of(mlflow_server.SPEC))
     mlflow_server.must_be_installed(options)
-    return MlflowPublisher(options, registry_of(settings))
+    return MlflowPublisher(options, (mlflow_server.query_models(options, registry_of(settings)),))
+
+
+def learnt_publisher_of(settings: Settings, store: Store) -> MlflowPublisher:
+    """What publishes versions of what cycles learn, with the same settings. Raises SettingsError."""
+    options, learnt = mlflow_server.SPEC.factory(settings.of(mlflow_server.SPEC)), learnt_desk_of(settings, store)
+    mlflow_server.must_be_installed(options)
+    return MlflowPublisher(options, [mlflow_server.learnt_models(options, learnt, kind) for kind in LEARNT_KINDS])
 
 
 def _replaying(settings: Settings, model: Model) -> TunnelDetector:

@@ -25,6 +25,7 @@ from agents.learning.images.image_learner import ImageThread
 from agents.learning.loop.looking import FlowLook
 from agents.learning.loop.online import LearnerThread
 from agents.learning.release.canary import RolloutThread
+from agents.learning.release.mlflow_server import LearntPublishing
 from agents.runtime.bootstrap.alerts import alert_manager_of, broadcaster_of, outputs_of, sender_of
 from agents.runtime.bootstrap.among import check_several, several_of
 from agents.runtime.bootstrap.bus import bus_options_of, detecting_of, model_sender_of, publishing_of
@@ -51,6 +52,7 @@ from agents.runtime.bootstrap.judging import (
 )
 from agents.runtime.bootstrap.learning import (
     learnt_desk_of,
+    learnt_publisher_of,
     model_desk_of,
     publisher_of,
     retraining_of,
@@ -283,7 +285,11 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     models = [found] if (found := model_sender_of(settings)) is not None else []
     learner = image_learner_of(settings, store)
     images = [ImageThread(learner)] if learner.kind != "off" else []
-    threads = (LearnerThread(learner_of(settings, store)), rollout, trials, fleet, *days, *images, *models)
+    publisher = learnt_publisher_of(settings, store)
+    published = [LearntPublishing(publisher)] if publisher.options.url else []
+    threads = (
+        LearnerThread(learner_of(settings, store)), rollout, trials, fleet, *days, *images, *models, *published,
+    )  # fmt: skip
     return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender, threads)
 
 

@@ -3,7 +3,7 @@ clients near an incident of theirs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +49,17 @@ class LabelledFlows:
                 for begin, end in near.get(value, ()):
                     left &= (column.codes != number) | (ts < begin) | (ts > end)
         return left
+
+    def renamed(self, rename: Callable[[Sequence[str]], Sequence[str]]) -> LabelledFlows:
+        """The same, where domains have other names, as hashes. rename: other names of domains, in their order."""
+        domains = sorted(self.domains | {domain for _, domain in self.flows} | self.shared.keys())
+        other = dict(zip(domains, rename(domains), strict=True))
+        return LabelledFlows(
+            frozenset(other[domain] for domain in self.domains),
+            frozenset((client, other[domain]) for client, domain in self.flows),
+            self.spans,
+            {other[domain]: spans for domain, spans in self.shared.items()},
+        )
 
 
 def labelled_flows(connection: Connection, since: float, until: float) -> LabelledFlows:

@@ -18,6 +18,7 @@ from agents.web.models.schemas import (
     LearntSummary,
     LearntVersion,
     LearntVersionList,
+    ModelDecision,
     PeriodEntry,
     ProductionHistory,
     TransitionEntry,
@@ -35,6 +36,8 @@ _NAMES = "id, champion, candidate, previous, anchor, taken-back or canary"
 Kind = Literal["flow", "sequences", "images"]
 router = APIRouter(prefix="/learning/models", responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 page_router = APIRouter(include_in_schema=False)
+LEARNT_DECISIONS = ("approve", "reject", "rollback", "anchor", "pin", "unpin")
+"""What forms of the page of a version ask for."""
 _SAID = {"done": "", "problem": "", "reason": ""}
 NamedLearnt = Annotated[str, Path(pattern=LEARNT_NAME, examples=["champion"], description=_NAMES)]
 LearntSide = Annotated[str, Query(pattern=LEARNT_NAME, examples=["previous"], description=_NAMES)]
@@ -70,6 +73,30 @@ def learnt_approved(request: Request, kind: Kind, sent: VersionDecision) -> Deci
 def learnt_rejected(request: Request, kind: Kind, sent: VersionDecision) -> DecisionAnswer:
     """The model in use stays."""
     return _answered(_made(request, kind, "reject", sent.model_id, author_of(request, sent.author, ""), sent.reason))
+
+
+@router.post("/{kind}/rollback", summary="Use a version that is kept again", responses={409: {"model": Problem}})
+def learnt_rolled_back(request: Request, kind: Kind, sent: VersionDecision) -> DecisionAnswer:
+    """The one in use is kept as taken-back; labels stay."""
+    return _answered(_made(request, kind, "rollback", sent.model_id, author_of(request, sent.author, ""), sent.reason))
+
+
+@router.post("/{kind}/anchor", summary="Compare candidates with a version", responses={409: {"model": Problem}})
+def learnt_anchored(request: Request, kind: Kind, sent: VersionDecision) -> DecisionAnswer:
+    """Beside the model in use, from the next cycle on."""
+    return _answered(_made(request, kind, "anchor", sent.model_id, author_of(request, sent.author, ""), sent.reason))
+
+
+@router.post("/{kind}/pin", summary="Keep the model in use", responses={409: {"model": Problem}})
+def learnt_pinned(request: Request, kind: Kind, sent: ModelDecision) -> DecisionAnswer:
+    """No cycle and no person replaces it until it is unpinned; what passes its gates waits."""
+    return _answered(_made(request, kind, "pin", "", author_of(request, sent.author, ""), sent.reason))
+
+
+@router.post("/{kind}/unpin", summary="Let the model in use be replaced again", responses={409: {"model": Problem}})
+def learnt_unpinned(request: Request, kind: Kind, sent: ModelDecision) -> DecisionAnswer:
+    """Ends a pin."""
+    return _answered(_made(request, kind, "unpin", "", author_of(request, sent.author, ""), sent.reason))
 
 
 @router.get("/{kind}/diff", summary="Two of them side by side")
@@ -132,7 +159,7 @@ def learnt_page(request: Request, kind: str, name: str) -> Response:
 
 @page_router.post("/console/models/{kind}")
 async def learnt_form(request: Request, kind: str) -> Response:
-    """Approve or reject what waits, and show the page with what came of it."""
+    """Carry out a decision, and show the page with what came of it."""
     _must_be_kind(kind)
     form = await sent_form(request, AccessScope.OPERATE, LEARNT_FORM_MAX)
     sent = {name: values[0].strip() for name, values in form.items()}
@@ -151,7 +178,7 @@ async def learnt_form(request: Request, kind: str) -> Response:
 def _carried_out(request: Request, kind: str, sent: dict[str, str]) -> str:
     """What a form asks for; a sentence about what came of it. Raises AgentsError."""
     action, reason = sent.get("do", ""), sent.get("reason", "")
-    if action not in ("approve", "reject"):
+    if action not in LEARNT_DECISIONS:
         raise UsageError("cannot do that: the form names nothing that this page offers")
     if not reason:
         raise UsageError(f"cannot {action}: a reason must be given")

@@ -137,6 +137,10 @@ class LearntSummary(BaseModel):
         description="what it and the model before it would have listed of the last week; empty: not compared",
     )
     settings: dict[str, Any]
+    report: str | None = Field(
+        examples=["training_report_20260104_020011_flow.html"],
+        description="of the cycle that learnt it, to view at /reports/{name}; null: none was written",
+    )
 
 
 class LearntVersionList(BaseModel):
@@ -152,6 +156,7 @@ class LearntVersion(LearntSummary):
         description="how far flow-hours have moved since this flow model was learnt, number by number: the last week "
         "beside the week before; empty of other kinds, and where a week has too few",
     )
+    pinned: str = Field(examples=[""], description="who pinned the model of this kind that is in use; empty: nobody")
     canary: dict[str, Any] | None = Field(
         examples=[{"model_id": _ID, "begun_at": 1767492011.0, "seen": {"queries": 1200}}],
         description="its trial beside the one in use; null: it is on none",

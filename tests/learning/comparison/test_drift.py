@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from agents.learning.comparison.drift import (
     reference_of,
     with_anchor,
 )
+from agents.learning.run import FeatureDrift
 from agents.scoring.features import FEATURES
 
 
@@ -106,3 +108,17 @@ def test_normal_that_grows_by_little_each_week_is_refused_against_the_anchor() -
     assert creeping[-1].value > 2 and any(name in creeping[-1].detail for name in CARRYING)
     assert creep_gates(anchor, features(3), GateBounds())[0].passed
     assert creep_gates({}, features(3), GateBounds()) == creep_gates(anchor, features(3)[:9], GateBounds()) == ()
+
+
+def test_the_feature_that_moved_most_is_a_gate_where_a_bound_is_set() -> None:
+    found = (
+        FeatureDrift("information", 0.1, 0.1, 0.2, (0.5, 0.5), (0.4, 0.6), psi_anchor=0.9),
+        FeatureDrift("digits", 0.1, 0.1, 0.6, (0.5, 0.5), (0.4, 0.6), psi_anchor=0.1),
+    )
+    assert [gate.name for gate in drift_gates(found, GateBounds(drift_max=0.0))] == ["drift of features"]
+    *_, gate = drift_gates(found, GateBounds(drift_max=0.8))
+    assert (gate.name, gate.value, gate.passed) == ("largest drift of a feature", 0.9, False)
+    assert gate.margin == pytest.approx(-0.1) and gate.detail == "stability index of information since the anchor"
+    *_, gate = drift_gates(tuple(replace(one, psi_anchor=None) for one in found), GateBounds(drift_max=0.8))
+    assert gate.passed and gate.detail == "stability index of digits since the last training"
+    assert drift_gates((), GateBounds(drift_max=0.8)) == ()

@@ -17,11 +17,12 @@ from agents.core.errors import ModelError, TrainingError
 from agents.core.types import Message, Severity
 from agents.detection.reasons import IMAGE_REASON
 from agents.learning.comparison.bounds import GateBounds
-from agents.learning.images.image_judge import LISTED_FROM, images_of_hour
+from agents.learning.images.image_judge import LISTED_FROM, images_of_hour, with_history
 from agents.learning.images.image_learner import IMAGES_MIN, ImageLearner, ImageThread
 from agents.learning.images.image_listing import GOLDEN_LEAST, golden_share, listed_images
-from agents.learning.images.image_model import ImageModel, fitted_images, load_image_model
+from agents.learning.images.image_model import IMAGE_TYPES, ImageModel, fitted_images, load_image_model
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
+from agents.learning.loop.flow_images import image_rows
 from agents.learning.loop.review import RARE_FROM, Reviewer, ReviewLimits
 from agents.runtime import bootstrap
 from agents.runtime.bootstrap.judging import _after_hour
@@ -294,6 +295,22 @@ def test_networks_find_it_too(store: Store, tmp_path: Path, kind: str) -> None:
     assert learner.learn()["state"] == "deployed"
     strange(store)
     assert images_of_hour(store, learner.model(), LAST).by_key()["10.9.9.9", "slow.example"] >= LISTED_FROM
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(IMAGE_TYPES))
+@pytest.mark.timeout(400)
+def test_golden_tunnels_are_strange_to_each_type_as_it_is_shipped(kind: str) -> None:
+    """Whether a type passes the gate GOLDEN_LEAST with its own settings, and with how much to spare (-s says it)."""
+    if kind != "padim":
+        pytest.importorskip("optax", reason="the extra deep is not installed")
+    rows = ordinary(120)
+    chosen = np.random.default_rng(1).permutation(with_history(rows, np.unique(rows.hour)))
+    images = image_rows(rows, chosen=chosen)
+    model = fitted_images(kind, IMAGE_TYPES[kind].values({}), images[::2], images[1::2], 1)
+    share = golden_share(model)
+    print(f"{kind}: {share:.3f} of golden tunnels are strange, the gate asks for {GOLDEN_LEAST}")
+    assert share >= GOLDEN_LEAST
 
 
 def test_the_thread_learns_when_there_is_no_model_or_an_old_one(store: Store, tmp_path: Path) -> None:

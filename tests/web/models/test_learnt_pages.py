@@ -95,7 +95,7 @@ def test_the_page_asks_for_reason_and_confirmation(world: Waiting) -> None:
     tries: list[tuple[dict[str, str], int, str]] = [
         ({"do": "approve", "confirm": "yes"}, 422, "a reason must be given"),
         ({"do": "approve", "reason": "well"}, 422, "confirm it with the box"),
-        ({"do": "pin", "reason": "well", "confirm": "yes"}, 422, "names nothing that this page offers"),
+        ({"do": "dance", "reason": "well", "confirm": "yes"}, 422, "names nothing that this page offers"),
         ({"do": "approve", "reason": HOSTILE, "confirm": "yes"}, 200, f"deployed {SECOND.model_id}"),
     ]
     for more, status, said in tries:
@@ -104,6 +104,32 @@ def test_the_page_asks_for_reason_and_confirmation(world: Waiting) -> None:
     assert world.in_use() == SECOND.model_id and ">Approve<" not in answer.text
     assert world.call("POST", "/console/models/trees", headers=HTML | {"Cookie": cookie}, data=form).status_code == 404
     assert world.page("/console/models/images/champion").status_code == 404
+
+
+def test_the_model_in_use_is_pinned_and_taken_back_over_the_api_and_on_the_page(world: Waiting) -> None:
+    world.decide("approve")
+    sent = {"author": "ann", "reason": "audit"}
+    pinned = world.call("POST", "/learning/models/sequences/pin", headers=AUTH, json=sent)
+    assert pinned.json()["made"]["text"].startswith(f"pinned {SECOND.model_id}")
+    assert "was pinned by ann (audit)" in world.get("/learning/models/sequences/champion").json()["pinned"]
+    refused = world.decide("rollback", model_id=FIRST.model_id)
+    assert refused.status_code == 422 and "was pinned by ann" in refused.json()["error"]
+    cookie = world.cookie()
+    shown = world.call("GET", f"{URL}/champion", headers=HTML | {"Cookie": cookie}).text
+    assert ">Unpin<" in shown and ">Pin<" not in shown and "was pinned by ann" in shown
+    form = {"key": re.findall(r'name="key" value="([0-9a-f]+)"', shown)[0], "reason": "done", "confirm": "yes"}
+    for do, model_id, said in (
+        ("unpin", SECOND.model_id, f"unpinned {SECOND.model_id}"),
+        ("rollback", FIRST.model_id, f"back to {FIRST.model_id}"),
+        ("anchor", FIRST.model_id, f"{FIRST.model_id} is the anchor"),
+    ):
+        answer = world.call(
+            "POST", URL, headers=HTML | {"Cookie": cookie}, data=form | {"do": do, "model_id": model_id}
+        )
+        assert (answer.status_code, said in answer.text) == (200, True), do
+    assert world.in_use() == FIRST.model_id
+    assert [one.object for one in world.parts.console.audit.entries(action="model: rollback")] == [
+        f"sequence model {FIRST.model_id}"]  # fmt: skip
 
 
 def test_after_a_rejection_the_page_says_what_was_done(world: Waiting) -> None:
