@@ -15,7 +15,7 @@ from agents.core.text import command, printable, utc
 from agents.learning import charts
 from agents.learning.comparison.listed_diff import listed_text
 from agents.learning.release.learnt_registry import KIND_NAMES
-from agents.learning.report import drift_row, gate_row, passed_mark, rendered
+from agents.learning.report import drift_row, gate_row, passed_mark, report_page
 from agents.learning.run import REPORT_PREFIX, LearntCycle, RunState
 
 CYCLE_REPORTS_KEPT = 30
@@ -67,7 +67,7 @@ def render_cycle(cycle: LearntCycle) -> str:
     values |= {
         "labels": charts.bars([printable(name, 40) for name, _ in cycle.labels], counts, "new labels") if counts else ""
     }
-    return rendered("cycle_report.html.j2", values)
+    return report_page("cycle_report.html.j2", values)
 
 
 def cycle_recommendation(cycle: LearntCycle) -> str:

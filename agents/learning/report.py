@@ -86,10 +86,10 @@ def render(run: TrainingRun) -> str:
         "drift": [drift_row(one) for one in sorted(run.drift, key=lambda one: -one.psi)],
     }
     values |= _validation(run.validation, run.options.scores) if run.validation else {}
-    return rendered("training_report.html.j2", values)
+    return report_page("training_report.html.j2", values)
 
 
-def rendered(template: str, values: Mapping[str, Any]) -> str:
+def report_page(template: str, values: Mapping[str, Any]) -> str:
     """A page of these templates, whose policy has the hash of its style (CSP level 3, section 6.7.3)."""
     templates = report_templates()
     style = Markup(f"\n{templates.get_template('training_report.css').render()}\n")  # noqa: S704 - a file of ours
