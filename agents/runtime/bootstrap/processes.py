@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents import __version__
+from agents.alerting.messages import TEST_MESSAGE
 from agents.core.cron import cron_trigger
 from agents.core.errors import SettingsError
 from agents.dns.blocks import BLOCKS_FILE, BlockFile
@@ -78,7 +79,6 @@ from agents.store.retention import ClockWatch
 from agents.stream.note import SharedNote
 
 if TYPE_CHECKING:
-    from agents.alerting.messages import TEST_MESSAGE
     from agents.runtime.health import ProcessHealth
     from agents.runtime.jobs import JobDesk
     from agents.runtime.schedule import RetrainScheduler

@@ -33,7 +33,7 @@ def hours_chart(hours: Sequence[tuple[int, int, int]], since: float, until: floa
     width = WIDTH / max(1, -(-(last - first + 1) // step))
     parts = []
     for place, (count, level) in sorted(bars.items()):
-        height = max(1.0, count / most * (HEIGHT - 4))
+        height = max(1.0, count / most * HEIGHT)
         begins = datetime.fromtimestamp((first + place * step) * HOUR_S, UTC)
         told = f"{begins:%Y-%m-%d %H:%M} UTC: {counted(count, 'query')}, {Severity(level).name}"
         at_begin = f"{begins:%Y-%m-%dT%H:%M:%SZ}"  # for the script that tells it in the reader's zone
@@ -58,7 +58,7 @@ def step_chart(layers: Mapping[str, Sequence[float | None]], gaps: Sequence[bool
     most = highest or 1.0
     shapes = {"gap": [STEPS_HEIGHT if one else None for one in gaps]}
     for name, values in layers.items():  # zero is drawn, too: it is known
-        shapes[name] = [None if one is None else max(1, round(one / most * (STEPS_HEIGHT - 2))) for one in values]
+        shapes[name] = [None if one is None else max(1, round(one / most * STEPS_HEIGHT)) for one in values]
     paths = [f'<path class="{name}" d="{path}"/>' for name, heights in shapes.items() if (path := _steps(heights))]
     drawn = _svg("".join(paths), label, len(gaps), STEPS_HEIGHT)
     return _framed(drawn, f"{scale_text(highest)} {unit}" if highest else unit, [*map(escape, LAST_HOUR_TICKS)])

@@ -121,8 +121,8 @@ def test_the_charts_show_gaps_severities_and_zeros() -> None:
     text = hour_html(slots)
     queries, latency, lost = re.findall("<svg.*?</svg>", text)
     assert '<path class="gap" d="M0 48V0h60V48z"/>' in queries and 'class="gap"' in latency and 'class="gap"' in lost
-    assert '<path class="plain" d="M60 48V47h20V48zM90 48V2h30V48z"/>' in queries, "zero is shown, for it is known"
-    assert '<path class="high" d="M80 48V25h10V48z"/>' in queries and 'class="suspicious"' not in queries
+    assert '<path class="plain" d="M60 48V47h20V48zM90 48V0h30V48z"/>' in queries, "zero is shown, for it is known"
+    assert '<path class="high" d="M80 48V24h10V48z"/>' in queries and 'class="suspicious"' not in queries
     assert 'class="took"' not in latency and "shed, 0, and spooled, 0; unknown for 30 minutes" in lost
     assert text.count("<i>60 min ago</i><i>now</i>") == 3 and text.count("<i>0</i>") == 3, "each has its scale"
     assert "<i>20 queries a second</i>" in text and "<i>queries a second</i>" in text and "<i>ms</i>" in text
