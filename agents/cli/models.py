@@ -83,8 +83,8 @@ def _learnt(desk: ModelDesk, learnt: LearntDesk, kind: str, options: argparse.Na
     else:
         with suppress(StoreError):
             desk.store.migrate()
-        author = options.author or login_name()
-        _print_done(learnt.decide(kind, action, options.model_id or "", author, options.reason))
+        author, named = options.author or login_name(), getattr(options, "model_id", None) or ""
+        _print_done(learnt.decide(kind, action, named, author, options.reason))
 
 
 def _list_all(registry: ModelRegistry[Model], learnt: LearntVersions, of: str) -> None:

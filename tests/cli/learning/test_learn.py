@@ -88,3 +88,19 @@ def test_who_waits_for_a_cycle_is_told_what_is_missing(inside: Inside) -> None:
     assert "cannot begin a cycle: nothing that judges" in inside("learn", "cycle", "start").err
     assert "cannot train: nothing that judges" in inside("learn", "cycle", "train").err
     assert inside("learn", "cycle", "stop").code == 0, "none begins after a restart"
+
+
+@pytest.mark.slow
+def test_a_flow_model_is_pinned_and_unpinned_and_its_report_is_written(inside: Inside, tmp_path: Path) -> None:
+    inside("learn", "now")
+    said = ("--reason", "audit", "--author", "ann")
+    assert inside("models", "pin", "--of", "flow", *said).out.startswith("pinned ")
+    refused = inside("models", "rollback", "--of", "flow", *said)
+    assert refused.code == 2 and "was pinned by ann (audit)" in refused.err and "models unpin --of flow" in refused.err
+    assert inside("models", "unpin", "--of", "flow", *said).out.startswith("unpinned ")
+    none = inside("models", "rollback", "--of", "flow", *said)
+    assert none.code == 2 and "there is none before it" in none.err
+    query = inside("models", "rollback", "0" * 16, *said)
+    assert query.code == 2 and "a query model is put back by models restore FILE" in query.err
+    shown = json.loads(inside("models", "show", "--of", "flow").out)
+    assert [path.name for path in (tmp_path / "data").rglob("training_report_*_flow.html")] == [shown["report"]]
