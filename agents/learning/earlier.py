@@ -16,8 +16,8 @@ TAKEN_BACK_FILE = "taken_back.npz"
 
 
 def version_file(folder: Path, now: float, named: str = "") -> Path:
-    """Where the version that is replaced at a time is kept. now: Unix seconds."""
-    return folder / f"{int(now):010d}{named and f'_{named}'}.npz"
+    """Where the version that is replaced at a time is kept; names have the order of the times. now: Unix seconds."""
+    return folder / f"{now:017.6f}{named and f'_{named}'}.npz"
 
 
 def drop_versions(paths: Sequence[Path], newest: int, days: int, now: float) -> None:

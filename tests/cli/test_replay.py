@@ -115,6 +115,7 @@ def test_an_incident_that_closes_tells_what_it_was_about_and_not_what_came_after
     assert list(twice[0]["evidence"]["qtypes"]) == ["A"]
 
 
+@pytest.mark.slow
 def test_an_error_of_a_source_comes_behind_what_was_read_before_it() -> None:
     rows, parts = mixed()[: 2 * AT_ONCE], []
     batches = [batch_of(rows[:AT_ONCE]), batch_of(rows[AT_ONCE:])]

@@ -74,6 +74,7 @@ def test_however_it_is_cut_it_is_judged_the_same(cuts: list[int], short: bool) -
     assert without_evidence(found) == without_evidence(one_by_one())
 
 
+@pytest.mark.slow
 def test_all_in_one_batch_too() -> None:
     assert without_evidence(judgement(stream(), [])) == without_evidence(one_by_one())
 

@@ -271,6 +271,7 @@ def states(rows: list[Row], size: int, saved: float = np.inf) -> list[Incident]:
     return sorted(found.values(), key=lambda one: one.detected_at)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 5000])
 @pytest.mark.parametrize("background", [0.0, 30.0])
 def test_another_incident_of_a_flow_tells_of_itself_alone(size: int, background: float) -> None:

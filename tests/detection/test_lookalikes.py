@@ -60,6 +60,7 @@ SHAPED: dict[str, tuple[Callable[[random.Random], str], int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SHAPED)
 def test_a_tunnel_in_the_shape_of_a_known_service_is_found_within_the_hour(suffix: str) -> None:
     make, carried = SHAPED[suffix]

@@ -248,6 +248,7 @@ def test_samples_come_back_as_they_were(model: Model) -> None:
     assert sorted(before.flows.samples.values()) == sorted(after.flows.samples.values()) != []
 
 
+@pytest.mark.slow
 def test_windows_of_before_answers_were_hashed_are_read(dumped: bytes) -> None:
     head, body = unpacked(dumped)
     count = head["lengths"]["flows"]

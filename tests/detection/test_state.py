@@ -256,6 +256,7 @@ def leaves(array: NDArray[Any]) -> list[NDArray[Any]]:
     return [leaf for name in array.dtype.names for leaf in leaves(array[name])]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not jit.COMPILED, reason="kernels are off")
 def test_without_kernels_it_is_the_same(tmp_path: Path) -> None:
     found = {}

@@ -99,6 +99,7 @@ def test_a_folder_that_cannot_be_written_ends_no_cycle(tmp_path: Path) -> None:
     CycleReports(tmp_path / "file")(cycle(), ())
 
 
+@pytest.mark.slow
 def test_a_cycle_of_the_online_learner_has_a_report_that_its_version_leads_to(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     learner = OnlineLearner(store, tmp_path / "flow", OPTIONS, lambda: HOUR * 3600.0, report=CycleReports(folder))

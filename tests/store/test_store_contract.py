@@ -215,6 +215,7 @@ def test_old_closed_incidents_and_runs_are_deleted_and_what_is_open_stays(store:
     assert store.forget(START + DAY_S) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_writer_goes_on_while_old_days_are_dropped(store: Store, store_url: str) -> None:
     day = int(START // DAY_S)
     for number in range(6):

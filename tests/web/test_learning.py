@@ -31,6 +31,7 @@ from tests.web.test_console import AUTH, HTML, World
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_status_train_now_history_stop_and_start(tmp_path: Path) -> None:
     world = World(tmp_path)
     first = world.get("/learning/status").json()

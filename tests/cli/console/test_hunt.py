@@ -160,6 +160,7 @@ def test_without_duckdb_every_way_says_what_to_install(
     assert len(inside("queries", "--json").rows) == 20, "nothing was erased"
 
 
+@pytest.mark.slow
 @HAVE
 def test_the_scheduler_writes_days_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path / "data")

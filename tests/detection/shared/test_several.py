@@ -220,6 +220,7 @@ def _moves(client: str, of: tuple[int, int], to: tuple[int, int]) -> bool:
     return detector_for(client, of[1]) == of[0] and detector_for(client, to[1]) == to[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 2), (5, 1)])
 def test_saved_windows_are_gone_on_from_by_any_number(before: int, after: int) -> None:
     """Ninety bytes of each of twelve clients; then all are saved, and others go on: 140 in ten minutes are too many."""

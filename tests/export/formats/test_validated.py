@@ -101,6 +101,7 @@ def params(found: dict[str, Any]) -> dict[str, str]:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_syslog_ng_understands_hostile_names_over_tls(tmp_path: Path) -> None:
     samples: list[Record] = []

@@ -110,6 +110,7 @@ def learner_at(store: Store, folder: Path) -> OnlineLearner:
     return made
 
 
+@pytest.mark.slow
 def test_a_flow_model_that_would_list_too_much_is_refused_and_told(store: Store, tmp_path: Path) -> None:
     told: list[Message] = []
 

@@ -95,6 +95,7 @@ def test_one_client_alone_teaches_what_a_cycle_needs_and_no_more(store: Store, t
     assert (found["state"], found["new_labels"]) == (CycleState.DEPLOYED, OPTIONS.min_samples)
 
 
+@pytest.mark.slow
 def test_one_domain_alone_does_not_even_begin_a_cycle(store: Store, tmp_path: Path) -> None:
     learner = OnlineLearner(store, tmp_path / "flow", OPTIONS, lambda: (HOUR - 1) * 3600.0)
     assert learner.cycle()["state"] == CycleState.DEPLOYED

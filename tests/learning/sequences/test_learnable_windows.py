@@ -111,6 +111,7 @@ def test_nothing_is_learnt_of_a_client_within_a_day_of_an_incident_of_its_own(st
     assert "10.7.7.1" not in learnt and learnt["10.7.7.2"] == learnt["10.7.7.3"] == 11
 
 
+@pytest.mark.slow
 def test_of_two_trainers_one_runs_and_the_other_says_who_holds_the_lock(tmp_path: Path) -> None:
     models = SequenceModels(tmp_path)
     script = (

@@ -11,6 +11,8 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import pytest
+
 from agents.core.types import HOUR_S, Gate, Message, Row
 from agents.detection.detector import Suspect
 from agents.detection.rollout.canary import in_share
@@ -194,6 +196,7 @@ def killed_at(world: World, wanted: int) -> bool:
         os._exit(0)
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_of_its_end_it_is_promoted_once(tmp_path: Path) -> None:
     begun = World(tmp_path / "begun", NEVER_ODD, ALL_ODD)
     for hour in range(0, 48, 3):

@@ -119,6 +119,7 @@ UNHURRIED = settings(
 )
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(frames(), st.sampled_from("<>"), st.booleans(), st.sampled_from([65_535, 60, 30]))
 def test_pcap_files_are_read_as_the_plain_reader_does(
@@ -128,6 +129,7 @@ def test_pcap_files_are_read_as_the_plain_reader_does(
     same(tmp_path, pcap(timed, link, order, nano, snap))
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(st.lists(st.tuples(st.sampled_from("<>"), frames(), st.sampled_from([None, 9, 0x94])), min_size=1, max_size=3))
 def test_pcapng_files_are_read_as_the_plain_reader_does(
@@ -140,6 +142,7 @@ def test_pcapng_files_are_read_as_the_plain_reader_does(
     same(tmp_path, content)
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(frames(), st.booleans(), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6), st.data())
 def test_damaged_files_are_read_as_the_plain_reader_does(
@@ -164,6 +167,7 @@ def test_random_frames_are_read_as_the_plain_reader_does(
     same(tmp_path, pcap([(T0, frame) for frame in found] + [(T0, linked(link, b"\x45" + head * 40))], link))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not jit.COMPILED, reason="kernels are off: a minute")
 def test_more_queries_than_may_wait_go_on_oldest_first(tmp_path: Path) -> None:
     count = WAITING_MAX + 500

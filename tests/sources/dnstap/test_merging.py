@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -136,6 +137,7 @@ def test_an_old_row_is_counted_and_one_of_the_future_gets_the_time_of_its_arriva
     assert [round(ts - T0, 3) for ts, *_ in sender.ended()] == [0.0, 61.0]
 
 
+@pytest.mark.slow
 def test_a_sender_whose_clock_is_wrong_holds_nobody_back() -> None:
     sender = Sender()
     for at in range(20):

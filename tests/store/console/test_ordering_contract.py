@@ -50,6 +50,7 @@ def in_order(found: list[Incident], order: IncidentOrder) -> list[str]:
     return [one.incident_id for one in ups]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", [UP, DOWN])
 @pytest.mark.parametrize("name", list(SORTS))
 def test_pages_exports_and_neighbours_have_one_order(

@@ -49,6 +49,7 @@ def plans(store: Store) -> Iterator[list[str]]:
     event.remove(store._engine, "before_cursor_execute", explain)
 
 
+@pytest.mark.slow
 def test_a_client_and_a_domain_over_days_are_read_from_an_index_alone(store: Store) -> None:
     hunter = ConsoleStore(store).hunter
     with plans(store) as found:

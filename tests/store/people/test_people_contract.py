@@ -161,6 +161,7 @@ def test_a_flood_of_addresses_guesses_no_quicker_than_a_hundred_a_day(
         looked_at.clear()
 
 
+@pytest.mark.slow
 def test_who_guesses_from_one_address_or_in_a_known_browser_keeps_nobody_else_waiting(people: PeopleStore) -> None:
     user(people)
     for _ in range(2 * FAILED_FREE):
@@ -173,6 +174,7 @@ def test_who_guesses_from_one_address_or_in_a_known_browser_keeps_nobody_else_wa
     assert people.users.log_in("ann", PASSWORD, address="192.0.2.2").user is not None
 
 
+@pytest.mark.slow
 def test_a_known_browser_does_not_wait_for_the_name_and_a_link_ends_the_wait(people: PeopleStore) -> None:
     user(people)
     for number in range(NAME_FREE):
@@ -278,6 +280,7 @@ def test_counts_of_long_ago_make_room_for_those_of_now(monkeypatch: pytest.Monke
     assert waits.take(("ann", "new"), later) == (0.0, LOCKED_S)
 
 
+@pytest.mark.slow
 def test_a_mark_is_of_one_password_of_one_user(people: PeopleStore) -> None:
     def mark() -> str:
         found = people.users.named("ann")

@@ -34,6 +34,7 @@ def shown(world: World, **components: dict[str, Any]) -> tuple[str, dict[str, di
     return page, {one["name"]: one for one in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "state", "sentence"),
     [

@@ -169,6 +169,7 @@ def test_whoever_may_only_read_changes_nothing(world: World) -> None:
     assert world.get("/incidents?label=none").json()["count"] == 3
 
 
+@pytest.mark.slow
 def test_ten_thousand_incidents_are_changed_at_once(world: World) -> None:
     made = incident()
     some = [replace(made, domain=f"d{number}.example", last_seen=START + number) for number in range(10_000)]

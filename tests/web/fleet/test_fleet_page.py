@@ -57,6 +57,7 @@ def test_routes_need_the_token_and_the_page_a_session(world: World, path: str) -
     assert world.get(f"{path}?site=one").status_code == 422
 
 
+@pytest.mark.slow
 def test_a_coordinator_shows_who_has_sent_and_what_a_round_took_of_each(world: World, tmp_path: Path) -> None:
     fleet = Coordinated(tmp_path)
     fleet.send("one")
@@ -100,6 +101,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield Served(folder, stack)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_site_shows_what_it_would_send_and_its_quantiles_beside_the_fleet_s(world: World, served: Served) -> None:
     north = served.sites["north"]

@@ -315,6 +315,7 @@ def from_address(world: World, address: str, name: str, password: str, cookies: 
     return asyncio.run(send())
 
 
+@pytest.mark.slow
 def test_who_keeps_guessing_keeps_nobody_waiting_in_a_browser_that_was_in_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +339,7 @@ def test_who_keeps_guessing_keeps_nobody_waiting_in_a_browser_that_was_in_before
     assert from_address(world, "198.51.100.5", "ann", PASSWORD, kept[0]).status_code == 429
 
 
+@pytest.mark.slow
 def test_a_known_browser_is_known_for_half_a_year_and_by_no_api_token(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
