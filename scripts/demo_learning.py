@@ -204,6 +204,7 @@ def learn(network: Network, now: float) -> None:
     found = bootstrap.learner_of(network.settings, network.store).cycle()
     measures = {name: round(value, 3) for name, value in found.get("metrics", {}).items() if isinstance(value, float)}
     print(f"   online learner: {found['state']}, {found.get('new_labels', 0)} new labels, {measures}")
+    print(f"   report: {network.settings.reports_dir / found['report']}")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -310,8 +310,8 @@ def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: 
 
 
 NUMBERED_SHARE = 1 / 8
-"""How much of a numbered name's digits counts below all young domains together, beyond the first bytes of its domain:
-mail servers look up the hosts of strangers, many below each provider's domain."""
+"""How much of a numbered name counts below all young domains together, beyond the first bytes of its domain: mail
+servers look up the hosts of strangers, many below each provider's domain."""
 
 
 @kernel_in_place

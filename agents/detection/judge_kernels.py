@@ -208,7 +208,7 @@ def _scatter(
 
     A domain's encoded bytes count for that sum until it is a carrier beyond the per-domain allowance; otherwise they
     would be left out of both sums. The first bytes of information below a domain are a sum of their own; of what is
-    beyond them, the digits of numbered hosts count a NUMBERED_SHARE.
+    beyond them, numbered hosts count a NUMBERED_SHARE.
     """
     flow, part = state.flows[row], told.part
     client = state.clients[flow["client"]]
@@ -224,11 +224,9 @@ def _scatter(
         part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
     if young and not flow["alone"]:
         part[ORDERED] = amounts[CHOICE]
-        words, plain = amounts[INFORMATION], amounts[UNNUMBERED]
+        words = amounts[INFORMATION]
         beyond = max(min(words, flow["leaked"] - by.rules[WORDS_SPARED_AT]), 0.0)
-        part[FIRST] = words - beyond
-        if beyond > 0:
-            part[INFORMATION] = beyond * (plain + NUMBERED_SHARE * (words - plain)) / words
+        part[FIRST], part[INFORMATION] = words - beyond, beyond * (NUMBERED_SHARE if asked.digits[i] else 1.0)
     if part[ENCODED] == 0 and part[INFORMATION] == 0 and part[FIRST] == 0 and part[ORDERED] == 0:
         return
     part[NAMES] = min(amounts[NAMES], 1.0)

@@ -45,7 +45,7 @@ def test_each_step_of_the_learning_demo_comes_out_as_it_should(tmp_path: Path) -
     assert "Alerts to expect a week" in said
     assert "missed: drift of features" in said
     reports = sorted((tmp_path / "demo" / "reports" / "training_reports").glob("*.html"))
-    assert len(reports) == 2 and all(str(report) in said for report in reports)
+    assert len(reports) == 3 and all(str(report) in said for report in reports)
     log = (tmp_path / "demo" / "models" / "CHANGELOG.md").read_text()
     assert (log.count("\n- "), log.count("\n- flow model ")) == (5, 1)
 

@@ -232,9 +232,7 @@ class State:
         if not flow.alone and self._is_young(query):
             part[ORDERED] = amounts[CHOICE]
             later = max(min(amounts[INFORMATION], flow.leaked - policy.WORDS_SPARED_BYTES), 0.0)
-            words, plain = amounts[INFORMATION], amounts[UNNUMBERED]
-            if later > 0:
-                part[INFORMATION] = single(later * (plain + NUMBERED_SHARE * (words - plain)) / words)
+            part[INFORMATION] = single(later * (1.0 if query.numbered is None else NUMBERED_SHARE))
             part[FIRST] = single(amounts[INFORMATION] - later)
         if not (part[ENCODED] or part[INFORMATION] or part[FIRST] or part[ORDERED]):
             return
