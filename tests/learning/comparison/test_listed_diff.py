@@ -162,7 +162,7 @@ def test_without_a_file_the_oldest_model_that_is_kept_is_the_anchor(store: Store
     assert first is not None
     learner.adopt(replace(first, bias=first.bias + 0.01), "another site")
     learner.anchor.path.unlink()  # as a release before this one left it
-    learner.adopt(replace(first, bias=first.bias + 0.02), "another site")
+    replace(learner, clock=lambda: NOW + 0.1).adopt(replace(first, bias=first.bias + 0.02), "another site")
     anchor = learner.anchor.model()
     assert learner.anchor.path.exists() and anchor is not None and anchor.model_id == first.model_id
 
