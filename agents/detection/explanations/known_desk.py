@@ -53,9 +53,7 @@ class Preview:
     stay: Sequence[tuple[Incident, int]]  # with the factor that would do
     looked_at: int
     weeks: int = 1
-    oldest: float | None = (
-        None  # when the oldest one that was looked at was last seen, Unix seconds; None = there is none
-    )
+    oldest: float | None = None  # Unix seconds: when the oldest one that was looked at was last seen
     is_cut: bool = False  # whether older ones of these weeks were not looked at
     undo: str = ""  # what takes back that the entry was kept, see KnownDesk.take_back
 
