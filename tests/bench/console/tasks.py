@@ -176,8 +176,9 @@ def _approve(operator: Operator, stage: Stage) -> None:
 
 def _roll_back(operator: Operator, stage: Stage) -> None:
     operator.follow("Models")
-    operator.page.get_by_label("Reason").fill("too loud")
-    operator.click(operator.page.get_by_label("I am sure"))
+    form = operator.page.locator("form").filter(has_text="Back to the model before")
+    form.get_by_label("Reason").fill("too loud")
+    operator.click(form.get_by_label("I am sure"))
     operator.press("Back to the model before")
     expect(operator.page.get_by_role("status")).to_contain_text(f"back to {OLD.model_id}.")
 
