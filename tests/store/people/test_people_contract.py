@@ -72,7 +72,7 @@ def test_of_secrets_only_hashes_are_stored(people: PeopleStore, store: Store) ->
     token, _ = people.tokens.make("ann", "a test", ["read"])
     with store.reading("look") as connection:
         kept = "".join(str(row) for table in (USERS, SESSIONS, TOKENS) for row in connection.execute(select(table)))
-    for secret in (PASSWORD, link, session, token.rpartition("_")[2]):
+    for secret in (PASSWORD, link, session, token.split("_", 2)[2]):
         assert secret not in kept
     assert "$argon2id$" in kept
 
