@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.errors import TrainingError
-from agents.core.types import Gate, Row, Verdicts, batch_of
+from agents.core.types import Row, Verdicts, batch_of
 from agents.detection.detector import TunnelDetector
 from agents.detection.explanations.habits import Habits
 from agents.detection.explanations.kinds import KINDS
@@ -41,6 +41,7 @@ from agents.learning.baseline import model_bytes
 from agents.learning.comparison.bounds import USUAL_BOUNDS
 from agents.learning.comparison.listed_diff import ListedDiff
 from agents.learning.comparison.sequence_listing import odd_sessions, odd_sessions_gate
+from agents.learning.comparison.step_drift import step_drift
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
 from agents.learning.loop.flow_model import FlowModel
 from agents.learning.loop.golden import golden_flow_hours
@@ -50,7 +51,7 @@ from agents.learning.profile.difference import profile_gates
 from agents.learning.profile.making import Known, Reach, make_profile
 from agents.learning.sequences.gru import SequenceModel
 from agents.learning.sequences.learnable_windows import HeardSteps, learnable_windows
-from agents.learning.sequences.learning import learn_sequences
+from agents.learning.sequences.learning import SequenceComparison, learn_sequences
 from agents.learning.sequences.steps import Windows, heard_part, step_rows_of, step_windows
 from agents.scoring.model import Model
 from agents.store import open_store
@@ -267,8 +268,10 @@ def sequence_row(attack: str, weeks: int) -> str:
     )  # fmt: skip
 
 
-def _beside_anchor(anchor: SequenceModel, new: SequenceModel) -> tuple[ListedDiff, tuple[Gate, ...]]:
-    return ListedDiff(), (odd_sessions_gate(new, anchor, USUAL_BOUNDS),)
+def _beside_anchor(anchor: SequenceModel, new: SequenceModel, windows: Windows) -> SequenceComparison:
+    """As production does, but for what is listed: nothing is stored here."""
+    moved = step_drift(windows, anchor, anchor)
+    return SequenceComparison(ListedDiff(), (odd_sessions_gate(new, anchor, USUAL_BOUNDS),), moved)
 
 
 def _row(what: str, attack: str, deployed: int, weeks: int, missed: Counter[str], gained: str) -> str:

@@ -118,8 +118,8 @@ SPEC: Spec[GateBounds] = Spec(
             "gate_drift_max",
             float,
             USUAL_BOUNDS.drift_max,
-            "population stability index that no single feature may exceed, of query, flow and image models, since the "
-            "last training and since the anchor's; 0 = no gate",
+            "population stability index that no single feature may exceed, of query, flow, image and sequence models, "
+            "since the last training and since the anchor's; 0 = no gate",
             Within(0, 1000),
         ),
         Field(

@@ -27,23 +27,28 @@ CREEP = "creep of what normal carries"
 LARGEST = "largest drift of a feature"
 CARRYING = ("information", "subdomain_length", "longest_label")
 """Features that grow with what a name carries."""
+_NO_KINDS: Mapping[int, int] = {}
 _EMPTY_BIN = 1e-4
 """Share that an empty bin counts as: the index of stability has no value at 0."""
 
 
-def reference_of(features: NDArray[np.float32], version: int = VERSION) -> dict[str, Any]:
+def reference_of(
+    features: NDArray[np.float32], version: int = VERSION, kinds: Mapping[int, int] = _NO_KINDS
+) -> dict[str, Any]:
     """What a later sample is compared with, as JSON: quantiles, bins and shares of each feature; {} of too few rows.
 
-    features: shape (n, number of features). version: of what they mean.
+    features: shape (n, number of features). version: of what they mean. kinds: of columns whose values are kinds (0,
+    1, …), how many there are: each has a bin of its own, where tenths would not tell a rare one from a common one.
     """
     if len(features) < COMPARED_MIN:
         return {}
-    columns = [_reference(features[:, at].astype(np.float64)) for at in range(features.shape[1])]
+    columns = [_reference(features[:, at].astype(np.float64), kinds.get(at)) for at in range(features.shape[1])]
     return {"features_version": version, "rows": len(features), "columns": columns}
 
 
-def _reference(values: NDArray[np.float64]) -> dict[str, Any]:
-    edges = np.unique(np.quantile(values, np.linspace(0.1, 0.9, 9)))
+def _reference(values: NDArray[np.float64], kinds: int | None) -> dict[str, Any]:
+    tenths = np.quantile(values, np.linspace(0.1, 0.9, 9))
+    edges = np.unique(tenths) if kinds is None else np.arange(1.0, kinds)
     return {
         "quantiles": [round(float(one), 6) for one in np.quantile(values, _QUANTILES)],
         "edges": [float(one) for one in edges],

@@ -43,7 +43,7 @@ def _number(value: Any) -> str:
 
 def model_settings(model: Learnt) -> dict[str, Any]:
     """What a model's manifest says, without what says where it comes from."""
-    left_out = ("parent", "data_sha256", "trained")
+    left_out = ("parent", "data_sha256", "trained", "steps")
     return {name: value for name, value in model.manifest.items() if name not in left_out}
 
 

@@ -13,6 +13,7 @@ from agents.detection.runner import ReplayDetector, verdicts_of
 from agents.dns.name import to_text
 from agents.learning.baseline import golden_sessions
 from agents.learning.comparison.bounds import GateBounds
+from agents.learning.comparison.drift import largest_drift_gate
 from agents.learning.comparison.listed_diff import (
     COMPARED_DAYS,
     LISTED_NAMES,
@@ -24,12 +25,14 @@ from agents.learning.comparison.listed_diff import (
     once_a_day,
     passed_over,
 )
+from agents.learning.comparison.step_drift import step_drift
 from agents.learning.loop.golden import golden_detector
 from agents.learning.loop.labels import rule_of
 from agents.learning.loop.suspects import READ_MAX
 from agents.learning.sequences.bounds import USUAL_SEQUENCES, SequenceBounds
 from agents.learning.sequences.gru import SequenceModel
-from agents.learning.sequences.steps import StepRows, step_rows_of, step_windows
+from agents.learning.sequences.learning import SequenceComparison
+from agents.learning.sequences.steps import StepRows, Windows, step_rows_of, step_windows
 from agents.learning.sequences.watch import SequenceWatch
 from agents.store.feedback.labels import Label
 from agents.store.sql import IncidentDatabase
@@ -102,12 +105,23 @@ class SequenceListing:
         )
 
     def __call__(
-        self, new: SequenceModel, in_use: SequenceModel | None, anchor: SequenceModel | None, now: float
-    ) -> tuple[ListedDiff, tuple[Gate, ...]]:
-        """A candidate beside the model in use and the anchor; None: there is none. Raises StoreError."""
+        self,
+        new: SequenceModel,
+        windows: Windows,
+        in_use: SequenceModel | None,
+        anchor: SequenceModel | None,
+        now: float,
+    ) -> SequenceComparison:
+        """A candidate beside the model in use and the anchor; None: there is none. windows: what it learned from.
+
+        Raises StoreError.
+        """
         listed = ListedDiff() if in_use is None else self.diff(in_use, new, now, self.bounds.replayed_max)
         gates = listed_gates(listed, self.bounds)
-        return listed, gates if anchor is None else (*gates, odd_sessions_gate(new, anchor, self.bounds))
+        if anchor is not None:
+            gates = (*gates, odd_sessions_gate(new, anchor, self.bounds))
+        moved = step_drift(windows, in_use, anchor)
+        return SequenceComparison(listed, (*gates, *largest_drift_gate(moved, self.bounds)), moved)
 
 
 def _note(names: dict[str, list[str]], verdicts: Verdicts) -> None:

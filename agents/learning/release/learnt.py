@@ -101,6 +101,7 @@ class LearntVersions:
         """
         rows, one = self._rows(kind), self._named(kind, name)
         manifest = dict(one.model.manifest) if one.model is not None else {}
+        manifest.pop("steps", None)  # hundreds of numbers for a later comparison
         happened = [row for row in rows if row["model_id"] == one.model_id]
         canary = SequenceCanary(self.sequences.folder).state(self.learner.clock()) if "canary" in one.aliases else None
         found: dict[str, Any] = {

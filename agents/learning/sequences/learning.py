@@ -20,10 +20,11 @@ from agents.core.types import Gate
 from agents.learning.comparison.frozen import FrozenAnchor
 from agents.learning.comparison.learnt_sides import model_sides
 from agents.learning.comparison.listed_diff import ListedDiff, counts_alone
+from agents.learning.comparison.step_drift import step_drift, steps_reference
 from agents.learning.earlier import BACKUP_DAYS, NEWEST_KEPT
 from agents.learning.release.learnt_registry import USUAL_TERMS, LearntRegistry, ReleaseTerms
 from agents.learning.release.transitions import Author
-from agents.learning.run import LearntCycle, Report, RunState, cycle_run_id, report_name
+from agents.learning.run import FeatureDrift, LearntCycle, Report, RunState, cycle_run_id, report_name
 from agents.learning.sequences.bounds import USUAL_SEQUENCES, SequenceBounds
 from agents.learning.sequences.gru import SequenceModel, guess_of, load_sequence_model, trained_network
 from agents.learning.sequences.history import EndedCycle, SequenceHistory, gate_rows
@@ -35,17 +36,30 @@ LOCK_WAIT_S = 10.0
 THE_PROGRAM = Author()
 _log = structlog.get_logger("agents.learning.sequences")
 Train = Callable[[Windows, int, Mapping[str, Any], int], Mapping[str, Any]]
-Compare = Callable[[SequenceModel], tuple[ListedDiff, tuple[Gate, ...]]]
-"""A candidate beside the model in use and the anchor. Raises StoreError."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceComparison:
+    """A candidate beside the model in use and the anchor. drift: of the steps that it learned from."""
+
+    listed: ListedDiff
+    gates: tuple[Gate, ...]
+    drift: tuple[FeatureDrift, ...] = ()
+
+
+Compare = Callable[[SequenceModel, Windows], SequenceComparison]
+"""Compares a candidate, and the windows that it learned from. Raises StoreError."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearntSequences:
-    """What came of a training. listed: what it and the model in use list (comparison.listed_diff), JSON values."""
+    """What came of a training. listed: what it and the model in use list (comparison.listed_diff), JSON values; drift:
+    of steps (comparison.step_drift)."""
 
     model: SequenceModel
     gates: tuple[Gate, ...]
     listed: Mapping[str, Any] = field(default_factory=dict)
+    drift: tuple[FeatureDrift, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -90,6 +104,7 @@ def learn_sequences(
     odd_from = float(np.quantile(np.concatenate([model.surprise(learnt), found]), 1 - bounds.odd_share))
     facts: dict[str, Any] = {"windows": len(windows), "clients": len(np.unique(windows.client)), "epochs": epochs}
     facts |= {"seed": seed, "odd_share": bounds.odd_share, "data_sha256": windows_digest(windows)}
+    facts |= {"steps": steps_reference(windows)}
     model = model.noted(odd_from=odd_from, loss=float(found.mean()), **facts)
     mean, guess = float(found.mean()), SequenceModel(guess_of(learnt), model.manifest)
     gates = [
@@ -101,9 +116,9 @@ def learn_sequences(
         bound += abs(bound) * (bounds.worse_max - 1)
         gates.append(Gate("surprise of the model in use", mean, bound, False, "on what is held out"))
     if compare is None or not all(gate.passed for gate in gates):
-        return LearntSequences(model, tuple(gates))
-    listed, more = compare(model)
-    return LearntSequences(model, (*gates, *more), listed.to_json())
+        return LearntSequences(model, tuple(gates), drift=step_drift(windows, in_use))
+    beside = compare(model, windows)
+    return LearntSequences(model, (*gates, *beside.gates), beside.listed.to_json(), beside.drift)
 
 
 def windows_digest(windows: Windows) -> str:
@@ -312,4 +327,5 @@ def _reported(
         gates=found.gates,
         sides=model_sides(in_use, found.model, {}),
         listed=found.listed,
+        drift=found.drift,
     )

@@ -22,7 +22,7 @@ from agents.alerting.sink import AlertSink
 from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError, StoreError
 from agents.core.files import PRIVATE_MODE, Reread, make_private_folder, write_atomic
-from agents.core.types import DAY_S, Gate, Message, Severity
+from agents.core.types import DAY_S, Message, Severity
 from agents.detection import privacy
 from agents.detection.detector import FILES, Suspect, TunnelDetector
 from agents.detection.explanations.known_desk import KnownDesk
@@ -37,7 +37,6 @@ from agents.enforcement.keeper import BlockKeeper
 from agents.export.sink import ExportSink
 from agents.learning.comparison import bounds as comparison_bounds
 from agents.learning.comparison.bounds import GateBounds
-from agents.learning.comparison.listed_diff import ListedDiff
 from agents.learning.comparison.sequence_listing import SequenceListing
 from agents.learning.images import image_model
 from agents.learning.images.image_judge import images_of_hour
@@ -63,8 +62,8 @@ from agents.learning.sequences.bounds import SequenceBounds
 from agents.learning.sequences.cycle import HEARD_MAX, CycleParts, CycleRequests, SequenceCycle
 from agents.learning.sequences.gru import SequenceModel
 from agents.learning.sequences.learnable_windows import HeardSteps, learnable_windows
-from agents.learning.sequences.learning import LearntSequences, SequenceModels, learn_sequences
-from agents.learning.sequences.steps import heard_part
+from agents.learning.sequences.learning import LearntSequences, SequenceComparison, SequenceModels, learn_sequences
+from agents.learning.sequences.steps import Windows, heard_part
 from agents.learning.sequences.trial import SequenceTrial
 from agents.learning.sequences.watch import SequenceWatch
 from agents.runtime.bootstrap.alerts import (
@@ -371,12 +370,12 @@ def canary_terms_of(settings: Settings) -> CanaryTerms:
     return release_canary.SPEC.factory(settings.of(release_canary.SPEC))
 
 
-def compared_sequences(settings: Settings, candidate: SequenceModel) -> tuple[ListedDiff, tuple[Gate, ...]]:
+def compared_sequences(settings: Settings, candidate: SequenceModel, windows: Windows) -> SequenceComparison:
     """A candidate beside the sequence model in use and the anchor, with a store of its own. Raises StoreError."""
     models = sequence_models_of(settings)
     with closing(store_of(settings)) as store:
         listing = sequence_listing_of(settings, store)
-        return listing(candidate, models.current(), models.anchor.model(), time.time())
+        return listing(candidate, windows, models.current(), models.anchor.model(), time.time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,8 +384,8 @@ class _ComparedElsewhere:
 
     values: Mapping[str, Any]
 
-    def __call__(self, candidate: SequenceModel) -> tuple[ListedDiff, tuple[Gate, ...]]:
-        return compared_sequences(load_settings(**self.values), candidate)
+    def __call__(self, candidate: SequenceModel, windows: Windows) -> SequenceComparison:
+        return compared_sequences(load_settings(**self.values), candidate, windows)
 
 
 def sequence_listing_of(settings: Settings, store: Store) -> SequenceListing:

@@ -191,7 +191,8 @@ def test_two_sequence_models_on_stored_queries(store: Store) -> None:
     assert missed(listed_gates(found, BOUNDS)) == ["listed a week"]
     assert missed(listed_gates(listing.diff(all_odd, never_odd, NOW, 100_000), BOUNDS)) == []
     assert listing.diff(never_odd, all_odd, NOW, 0).rows == 0, "REPLAY_QUERIES_MAX=0"
-    assert sequence_listing(store, replayed_max=0)(all_odd, never_odd, None, NOW)[1] == ()
+    learnt = windows(rows)
+    assert sequence_listing(store, replayed_max=0)(all_odd, learnt, never_odd, None, NOW).gates == ()
 
 
 def test_the_comparison_is_the_same_whatever_a_page_of_stored_queries_holds(
@@ -227,9 +228,10 @@ def test_a_training_asks_for_the_comparison_and_a_refusal_leaves_the_model(store
     crowd = windows([row for at in range(12) for row in browsing(f"p{at}", 90, at)])
     asked = []
 
-    def compare(model):  # type: ignore[no-untyped-def]
+    def compare(model, learnt):  # type: ignore[no-untyped-def]
         asked.append(model)
-        return listing(replace(model, manifest={**model.manifest, "odd_from": 1e9}), anchor, models.anchor.model(), NOW)
+        deaf = replace(model, manifest={**model.manifest, "odd_from": 1e9})
+        return listing(deaf, learnt, anchor, models.anchor.model(), NOW)
 
     assert not learn_sequences(crowd, 5, {}, None, untrained, compare=compare).passed
     assert not asked, "it is no better than a guess"
