@@ -48,7 +48,7 @@ run: install  ## listener, API and scheduler in one process, on embedded SQLite
 test: install-dev  ## all tests but those of make test-slow and make e2e
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not e2e and not slow"
 
-test-slow: install-dev  ## processes that hang and die, whole retrainings, weeks of traffic: more than a second and a half of CPU each
+test-slow: install-dev  ## processes that hang and die, whole retrainings, weeks of traffic: more than 0.8 s of CPU each
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not e2e" $$(grep -rl --include='test_*.py' 'mark\.slow' tests)
 
 test-deep: install-dev  ## tests of networks, with the extra deep (620 MB), in processes of their own: JAX and fork do not mix

@@ -50,6 +50,7 @@ def test_a_channel_sends_valid_names_that_carry_something_and_the_same_every_tim
         assert one.up + one.down <= (len(room) if room else len(wire_of_sent(one)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", priced.SIZES)
 def test_who_searches_for_cheap_labels_gains_less_than_a_bit_each(bits: int) -> None:
     """docs/bound.md derives three bits at most."""

@@ -167,6 +167,7 @@ def test_without_channels_nothing_is_queued(tmp_path: Path) -> None:
         assert one.waiting == 0
 
 
+@pytest.mark.slow
 def test_many_domains_of_one_client_make_two_messages(tmp_path: Path) -> None:
     now = [1000.0]
     channel = Channel()

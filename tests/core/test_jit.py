@@ -70,6 +70,7 @@ for make in (jit.kernel, jit.kernel_in_place, jit.kernel_that_wraps):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not jit.COMPILED, reason="kernels are off")
 def test_every_kind_of_kernel_checks_its_indexes_where_that_is_asked_for(tmp_path: Path) -> None:
     """What `make test-bounds` rests on."""

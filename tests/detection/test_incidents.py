@@ -297,6 +297,7 @@ def test_another_incident_of_a_flow_tells_of_itself_alone(size: int, background:
     assert last.evidence["before"] == {"first_seen": START, "incidents": 2}
 
 
+@pytest.mark.slow
 def test_the_first_query_after_an_incident_is_when_the_next_began_though_it_is_found_later() -> None:
     begun = START + 400 + PAUSE_S
     rows = [*tunnel(START, 200, "a"), query(begun, CLIENT, f"www.{DOMAIN}"), *tunnel(begun + 1000, 60, "b")]

@@ -68,6 +68,7 @@ def test_no_secret_is_passed_by(subdomain: list[bytes]) -> None:
         assert may(subdomain)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(wire_names())
 def test_nor_in_any_name(name: bytes) -> None:
@@ -125,6 +126,7 @@ def near_services(draw: st.DrawFn) -> bytes:
     return wire_of(labels).lower()
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(st.lists(st.one_of(near_services(), wire_names()), max_size=20))
 @example(LONGEST)

@@ -57,6 +57,7 @@ def test_a_truncated_address_is_its_network(tmp_path: Path, address: str, kept: 
     assert veil("truncate", tmp_path).names([address]) == [kept]
 
 
+@pytest.mark.slow
 @given(st.lists(ADDRESSES, min_size=1, max_size=20))
 def test_pseudonyms_are_addresses_of_their_own(tmp_path_factory: pytest.TempPathFactory, addresses: list[str]) -> None:
     one = veil("pseudonymise", tmp_path_factory.mktemp("key"))

@@ -97,6 +97,7 @@ def test_the_filter_of_a_loud_flow_survives(model: Model) -> None:
     assert again.queries == 2 * known.queries
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(STEPS, STEPS)
 def test_after_any_restart_flows_and_evidence_are_the_same(early: list[Step], late: list[Step]) -> None:

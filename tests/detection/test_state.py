@@ -114,6 +114,7 @@ def judge_both(queries: list[Query], cuts: list[int], keys_max: int, client_max:
 CUTS = st.lists(st.integers(0, 1000), max_size=5)
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(STEPS, CUTS, st.sampled_from([0.5, 1.0, 2.0]))
 def test_kernels_judge_as_plain_python_does(steps: list[Step], cuts: list[int], factor: float) -> None:
@@ -295,6 +296,7 @@ assert snapshot.load_flows(snapshot.dump_flows(flows), other) == 39
 """
 
 
+@pytest.mark.slow
 def test_without_kernels_there_is_no_warning() -> None:
     subprocess.run(
         [sys.executable, "-W", "error", "-c", QUIET],

@@ -20,6 +20,7 @@ UNHURRIED = settings(deadline=None)
 """The first call compiles."""
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(BATCHES)
 @example(LONGEST)
@@ -28,6 +29,7 @@ def test_texts_are_those_of_one_name_at_a_time(names: list[bytes]) -> None:
     assert list(packed_texts(packed(names))) == [to_text(name).encode() for name in names]
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(BATCHES, st.data())
 def test_a_cut_leaves_what_lies_behind_it(names: list[bytes], data: st.DataObject) -> None:
@@ -51,6 +53,7 @@ TEXTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(TEXTS)
 @example(["a." * 126 + "bb", "com", "a" * 63 + ".b"])
 @example(["com", "."])

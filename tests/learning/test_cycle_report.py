@@ -121,6 +121,7 @@ def test_a_cycle_of_the_online_learner_has_a_report_that_its_version_leads_to(st
     assert learner.history(1)[0]["report"] == ended["report"]
 
 
+@pytest.mark.slow
 def test_a_report_of_flow_hours_that_moved_says_how_far(store: Store, tmp_path: Path) -> None:
     folder, now = tmp_path / "reports", (HOUR + 2 * WEEK) * 3600.0
     learner = OnlineLearner(store, tmp_path / "flow", OPTIONS, lambda: HOUR * 3600.0, report=CycleReports(folder))
@@ -158,6 +159,7 @@ def test_a_training_of_images_has_one(store: Store, tmp_path: Path) -> None:
     assert learner.registry.facts_of(found["model_id"])["report"] == found["report"]
 
 
+@pytest.mark.slow
 def test_a_flow_model_is_refused_where_a_number_moved_beyond_its_bound(store: Store, tmp_path: Path) -> None:
     folder, now = tmp_path / "reports", (HOUR + 2 * WEEK) * 3600.0
     bounds = GateBounds(drift_max=0.5)

@@ -78,6 +78,7 @@ def test_it_is_laid_over_the_busiest_client(model: Model) -> None:
     assert len(slowest.flows) > 20, "its own names were there too"
 
 
+@pytest.mark.slow
 def test_of_a_very_busy_client_the_first_queries_are_used(model: Model) -> None:
     rows = paced(["www.example.com"] * (BACKGROUND_MAX + 500), 0.001, "192.0.2.1")
     _, used = curve({"192.0.2.1": rows[::-1]}, model)

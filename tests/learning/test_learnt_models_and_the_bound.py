@@ -65,6 +65,7 @@ def judged(rows: Sequence[Row], told: Sequence[Said]) -> tuple[TunnelDetector, d
     return detector, worst
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 3), st.lists(said, max_size=14))
 def test_no_learnt_model_loosens_a_limit_or_delays_what_it_finds(seed: int, told: list[Said]) -> None:

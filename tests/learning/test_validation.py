@@ -131,6 +131,7 @@ def test_a_model_made_blind_misses_the_gates_of_tunnels(model: Model) -> None:
     assert {"wrong validation cases", "tunnel sessions found", "tunnel names above NORMAL"} <= missed
 
 
+@pytest.mark.slow
 def test_a_model_made_nervous_misses_the_gates_of_benign_names(model: Model) -> None:
     nervous = changed(model, knots_score=np.linspace(0.6, 1.0, len(model.arrays["knots_score"])))
     missed = {gate.name for gate in Validator(model, fresh)(nervous, model).gates if not gate.passed}

@@ -164,6 +164,7 @@ def installed(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return ran("sh", str(SYSTEMD / "install.sh"), *arguments, ROOT=str(root))
 
 
+@pytest.mark.slow
 def test_a_release_is_put_beside_the_one_before_and_settings_stay(tmp_path: Path) -> None:
     current, settings = tmp_path / "opt/dns-tunnel/current", tmp_path / "etc/dns-tunnel/env"
     assert installed(tmp_path).returncode == 0

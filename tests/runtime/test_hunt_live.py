@@ -53,6 +53,7 @@ def asked(judge: Judge, count: int, client: str) -> None:
     judge.consume(batch_of(rows), f"{client.replace('.', '')}b{count}")
 
 
+@pytest.mark.slow
 def test_what_is_judged_is_hunted_and_erased_there(server: ClickHouseServer, tmp_path: Path, inside: Inside) -> None:
     settings = {"HUNT_URL": server.url, "HUNT_DAYS": "365", "UPSTREAMS": "127.0.0.1:9"}
     with judging(tmp_path / "data", server.url) as judge:

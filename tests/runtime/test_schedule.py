@@ -61,6 +61,7 @@ def set_due(store: Store, name: str, seconds_from_now: float) -> None:
     store.save_job(replace(job, next_run=time.time() + seconds_from_now))
 
 
+@pytest.mark.slow
 def test_the_next_run_is_known(store: Store) -> None:
     with scheduler(store, Job()) as one:
         due = one.next_run()

@@ -220,6 +220,7 @@ def test_other_arrays_than_the_manifests_are_refused() -> None:
         Model.from_bytes(members(path=npy(path)))
 
 
+@pytest.mark.slow
 def test_scoring_loads_no_scikit_learn() -> None:
     code = (
         "import sys; from agents.scoring.model import Model; from agents.scoring.features import extract; "

@@ -126,6 +126,7 @@ def test_votes_are_calibrated_as_numpy_interpolates(votes: list[tuple[float, flo
     np.testing.assert_array_almost_equal_nulp(model.louder(matrix, bits), plain, nulp=1)
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(BATCHES)
 @example(LONGEST)

@@ -28,6 +28,7 @@ def test_a_habit_that_grows_as_fast_as_it_can_ends_at_the_bounds_cap() -> None:
     assert f"→ {cap} bytes" not in slow
 
 
+@pytest.mark.slow
 def test_his_flow_hours_lie_between_ordinary_ones_and_a_tunnels() -> None:
     carried = [float(np.log1p(between(share, 1)[:, 3]).mean()) for share in (0.0, 0.5, 1.0)]
     assert carried == sorted(carried) and carried[0] < carried[2]

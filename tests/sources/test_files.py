@@ -52,6 +52,7 @@ def test_a_stream_that_is_cut_off_gives_what_is_there(tmp_path: Path, name: str)
     assert source.warnings == [f"{tmp_path / '0.bin'}: the {name} stream is cut off; what came before was used"]
 
 
+@pytest.mark.slow
 @each_way
 def test_a_small_file_of_gigabytes_takes_no_memory_but_what_is_asked_for(tmp_path: Path, name: str) -> None:
     path = tmp_path / "bomb"
@@ -62,6 +63,7 @@ def test_a_small_file_of_gigabytes_takes_no_memory_but_what_is_asked_for(tmp_pat
         assert 0 < stream.raw.readinto(bytearray(1000)) <= 1000
 
 
+@pytest.mark.slow
 @each_way
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(flips=st.lists(st.tuples(st.integers(6, 10**6), st.integers(0, 255)), max_size=6), cut=st.integers(8, 3000))

@@ -66,6 +66,7 @@ def test_every_field_is_where_the_format_wants_it(names: list[bytes], clients: l
             assert struct.unpack(KINDS[len(row[name])], row[name]) == (values[name],)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(BATCHES)
 def test_without_a_compiler_the_bytes_are_the_same(names: list[bytes]) -> None:

@@ -69,6 +69,7 @@ def test_a_new_day_begins_while_old_days_wait_to_go(postgres: Store, postgres_ur
     assert _tables(postgres_url) == _names(DAY + 2, DAY + 3)
 
 
+@pytest.mark.slow
 def test_days_made_ahead_need_no_lock_at_midnight(postgres: Store, postgres_url: str) -> None:
     postgres.prepare([DAY + 3, DAY + 4])
     assert _tables(postgres_url) == _names(*range(DAY, DAY + 5))

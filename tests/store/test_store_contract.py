@@ -141,6 +141,7 @@ def test_pages_show_each_query_once_even_at_the_same_time(store: Store) -> None:
     assert sorted(seen) == sorted([*_names(10), "late.example.com"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cursor", ["x", "1_", "nan_1", "1_-1", "1_99999999999999999999", "'; DROP TABLE queries"])
 def test_a_forged_cursor_is_refused(store: Store, cursor: str) -> None:
     with pytest.raises(UsageError, match="cannot read queries"):

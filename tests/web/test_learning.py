@@ -152,6 +152,7 @@ def test_the_page_shows_learning_and_its_forms_work_without_a_script(tmp_path: P
     world.store.close()
 
 
+@pytest.mark.slow
 def test_the_model_before_is_used_again_with_a_reason(tmp_path: Path) -> None:
     world = World(tmp_path)
 

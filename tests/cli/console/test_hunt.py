@@ -101,6 +101,7 @@ def test_what_cannot_be_hunted_is_bad_usage(tmp_path: Path, inside: Inside, word
     assert is_one_line(done) or "usage:" in done.err
 
 
+@pytest.mark.slow
 @HAVE
 def test_tidy_writes_days_before_it_drops_them(tmp_path: Path, inside: Inside) -> None:
     filled(tmp_path / "data", 8)

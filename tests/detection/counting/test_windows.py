@@ -100,6 +100,7 @@ def test_a_clock_that_was_set_back_freezes_nothing() -> None:
     assert window.sums(START + 3 * 3600)[0] == 0
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=120), st.booleans())
 @UNHURRIED
 def test_a_flows_sums_are_those_of_its_first_occurrences(numbers: list[int], at_once: bool) -> None:

@@ -305,6 +305,7 @@ def test_a_full_book_explains_nothing_new(monkeypatch: pytest.MonkeyPatch) -> No
     assert book.add(START + 2 * DAY_S, "c", 5) == 5
 
 
+@pytest.mark.slow
 def test_a_flood_of_names_of_a_kind_is_looked_at_up_to_its_allowance(detector: TunnelDetector) -> None:
     """Measured before: each name was compared with every kind for ever, at seven times the cost of any other."""
     rng = random.Random(9)

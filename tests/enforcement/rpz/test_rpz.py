@@ -151,6 +151,7 @@ def test_the_last_hundred_steps_are_kept_and_a_restart_moves_no_serial(tmp_path:
     assert PolicyZone(ZONE, tmp_path / STATE_FILE).serial == 0
 
 
+@pytest.mark.slow
 @given(st.lists(st.sets(st.integers(0, 12)), min_size=1, max_size=8))
 def test_a_secondary_that_takes_changes_has_the_whole(states: list[set[int]]) -> None:
     """By a reader of our own: each change from each earlier state leads to the newest."""

@@ -43,6 +43,7 @@ RECORDS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the library is loaded at the first
 @given(RECORDS)
 def test_stix_is_what_the_library_reads(record: Record) -> None:

@@ -154,6 +154,7 @@ def http_server(*codes: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         server.server_close()
 
 
+@pytest.mark.slow
 def test_apprise_sends_a_harmless_sentence_and_to_nobody_twice() -> None:
     pytest.importorskip("apprise")
     hostile = Record(incident(reasons=("see http://evil.com/x @all",)), Event.NEW, 1_763_604_900.0)

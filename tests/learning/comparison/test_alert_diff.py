@@ -103,6 +103,7 @@ def test_the_same_model_twice_changes_nothing(store: Store) -> None:
     assert all(gate.passed for gate in alert_gates(found, BOUNDS))
 
 
+@pytest.mark.slow
 def test_a_tunnel_that_a_candidate_would_lose_is_named_and_refused(store: Store) -> None:
     found = compared(store, with_factor(10.0), with_factor(0.3))
     assert {one.domain for one in found.changes if one.lost} >= {"slow.example", "other.example"}

@@ -140,6 +140,7 @@ def test_a_flow_model_that_would_list_too_much_is_refused_and_told(store: Store,
     assert flow_message(kept).title == "Online learner: rolled back", "also of a row that is kept"
 
 
+@pytest.mark.slow
 def test_the_anchor_ends_a_fall_that_is_small_each_time(store: Store, tmp_path: Path) -> None:
     learner = learner_at(store, tmp_path)
     anchor = learner.anchor.path.read_bytes()
@@ -156,6 +157,7 @@ def test_the_anchor_ends_a_fall_that_is_small_each_time(store: Store, tmp_path: 
     assert lenient.anchor.path.read_bytes() == anchor, "no cycle replaces it"
 
 
+@pytest.mark.slow
 def test_without_a_file_the_oldest_model_that_is_kept_is_the_anchor(store: Store, tmp_path: Path) -> None:
     learner = learner_at(store, tmp_path)
     first = learner.model()
@@ -239,6 +241,7 @@ def test_a_training_asks_for_the_comparison_and_a_refusal_leaves_the_model(store
     assert models.anchor.path.read_bytes() == anchor.to_bytes(), "no cycle replaces it"
 
 
+@pytest.mark.slow
 def test_a_cold_model_passes_beside_itself(store: Store) -> None:
     cold = cold_model(0.003)
     assert missed(FlowListing(store, 0.95, BOUNDS).anchor_gates(cold, cold, NOW)) == []

@@ -218,6 +218,7 @@ def test_trees_that_no_training_makes_are_refused(fleet: Fleet) -> None:
     assert fleet.send("one", forest=forest()).status == 200
 
 
+@pytest.mark.slow
 @given(
     st.binary(max_size=400)
     | st.recursive(st.none() | st.text() | st.floats(), st.lists).map(json.dumps).map(str.encode)

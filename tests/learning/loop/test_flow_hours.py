@@ -221,6 +221,7 @@ def hours_of_two(tmp_path: Path, rows: list[Row]) -> FlowHours:
     return hours.read(SCHEMA)
 
 
+@pytest.mark.slow
 def test_two_detectors_give_the_flow_hours_that_one_gives(tmp_path: Path) -> None:
     """Clients below a domain, and its age, are the network's: the second half of the clients comes an hour later."""
     rows = [

@@ -236,6 +236,7 @@ def test_other_bytes_are_no_flow_model(data: bytes) -> None:
         load_flow_model(data)
 
 
+@pytest.mark.slow
 def test_a_model_of_another_schema_is_refused(learner: OnlineLearner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agents.learning.loop.flow_model.SCHEMA", SCHEMA + 1)
     with pytest.raises(ModelError, match="another schema"):

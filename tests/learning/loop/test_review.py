@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from agents.core.types import Severity
 from agents.learning.loop.flow_hours import SCHEMA
@@ -64,6 +65,7 @@ def test_what_a_rule_labels_asks_nobody(store: Store) -> None:
     assert len(ReviewStore(store).items()) == 1, "the same hour again"
 
 
+@pytest.mark.slow
 def test_an_hour_without_queries_asks_nothing_of_a_model(store: Store) -> None:
     model = cold()
     Reviewer(store, ReviewLimits(20), (0.3, 0.95), model.probabilities)(HOUR)

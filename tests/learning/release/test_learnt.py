@@ -45,6 +45,7 @@ def versions(tmp_path: Path) -> LearntVersions:
     return LearntVersions(learner, models)
 
 
+@pytest.mark.slow
 def test_each_version_says_its_parent_its_data_and_who_decided(versions: LearntVersions) -> None:
     current, before = versions.versions("flow")
     assert (current["state"], current["aliases"]) == ("champion", ["champion"])

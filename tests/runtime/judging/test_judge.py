@@ -75,6 +75,7 @@ def fresh(**changed: Any) -> Incident:
     return incident(first_seen=now - 90, detected_at=now - 80, last_seen=now - 60, **changed)
 
 
+@pytest.mark.slow
 def test_a_database_that_comes_later_is_opened_and_its_incidents_are_taken_over(
     own_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

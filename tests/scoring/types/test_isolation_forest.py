@@ -61,6 +61,7 @@ def test_trees_are_complete(small: Model) -> None:
     assert (small.arrays["path"] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_one_benign_query_in_a_thousand_is_above_normal(seed: int) -> None:
     """Each vote gets half of what is allowed; the forest's is exact on what it was calibrated on."""

@@ -159,6 +159,7 @@ def test_damaged_files_are_read_as_the_plain_reader_does(
         same(tmp_path, bytes(content))
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(st.sampled_from(LINKS), st.lists(st.binary(max_size=90), max_size=6), st.binary(min_size=1, max_size=2))
 def test_random_frames_are_read_as_the_plain_reader_does(

@@ -294,6 +294,7 @@ def test_a_popular_answer_is_asked_for_anew_once_before_it_expires() -> None:
     assert not any(off.find(query).due for _ in range(9))
 
 
+@pytest.mark.slow
 def test_random_names_do_not_evict_what_is_asked_twice() -> None:
     one = Clocked(size=256 << 10)
     wanted = [asked(f"n{number}.example.com.") for number in range(200)]

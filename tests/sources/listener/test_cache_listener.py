@@ -224,6 +224,7 @@ def test_whatever_an_upstream_fails_with_is_kept(rcode: Rcode) -> None:
         assert len(stub.asked) == 1
 
 
+@pytest.mark.slow
 def test_a_failure_is_forgotten_after_seconds() -> None:
     with StubServer(silent) as stub, listening(stub, cache=CACHE) as (listener, _):
         assert udp(listener, query()).rcode() == Rcode.SERVFAIL

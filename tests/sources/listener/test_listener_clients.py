@@ -73,6 +73,7 @@ def test_responses_and_fragments_get_no_answer() -> None:
         assert listener.counters.malformed == 3
 
 
+@pytest.mark.slow
 def test_ten_thousand_random_packets_and_it_still_answers() -> None:
     dice = random.Random(1)
     with StubServer() as stub, listening(stub) as (listener, _):

@@ -59,6 +59,7 @@ def test_a_client_and_a_domain_over_days_are_read_from_an_index_alone(store: Sto
         assert sum(f"query_hours USING COVERING INDEX {name}=? AND hour>? AND hour<?)" in plan for plan in found) == 2
 
 
+@pytest.mark.slow
 def test_a_rare_search_looks_up_each_flow_by_its_hour_and_never_scans_queries(store: Store) -> None:
     hunter = ConsoleStore(store).hunter
     with plans(store) as found:
@@ -68,6 +69,7 @@ def test_a_rare_search_looks_up_each_flow_by_its_hour_and_never_scans_queries(st
     assert not any("SCAN queries" in plan for plan in found)
 
 
+@pytest.mark.slow
 def test_two_rare_things_are_looked_for_in_the_hours_that_have_both(store: Store) -> None:
     hunter = ConsoleStore(store).hunter
     with plans(store) as found:
@@ -78,6 +80,7 @@ def test_two_rare_things_are_looked_for_in_the_hours_that_have_both(store: Store
     assert any("query_kinds" in plan for plan in found) and not any("query_hours" in plan for plan in found)
 
 
+@pytest.mark.slow
 def test_names_by_a_pattern_are_looked_for_below_their_domain(store: Store) -> None:
     with plans(store) as found:
         assert ConsoleStore(store).hunter.search(parse_search("h1*.shop0.example", UNTIL), limit=100).queries
@@ -85,6 +88,7 @@ def test_names_by_a_pattern_are_looked_for_below_their_domain(store: Store) -> N
     assert not any("SCAN query_names" in plan for plan in found)
 
 
+@pytest.mark.slow
 def test_questions_about_weeks_are_answered_from_indexes_alone(store: Store) -> None:
     hunter = ConsoleStore(store).hunter
     with plans(store) as found:
@@ -95,12 +99,14 @@ def test_questions_about_weeks_are_answered_from_indexes_alone(store: Store) -> 
     assert "SEARCH query_hours USING COVERING INDEX query_hours_domain (domain=? AND hour>? AND hour<?)" in found
 
 
+@pytest.mark.slow
 def test_pairs_of_a_question_are_counted_from_an_index_alone(store: Store) -> None:
     with plans(store) as found:
         assert ConsoleStore(store).hunter.rarest(START, UNTIL)
     assert any("query_pairs USING COVERING INDEX query_pairs_domain" in plan for plan in found)
 
 
+@pytest.mark.slow
 def test_flow_hours_of_a_client_are_the_latest_ones(store: Store) -> None:
     hours = FlowHourStore(store)
     for domain, hour in (("b.example", HOUR + 1), ("a.example", HOUR), ("c.example", HOUR + 1), ("d.example", HOUR)):
@@ -112,5 +118,6 @@ def test_flow_hours_of_a_client_are_the_latest_ones(store: Store) -> None:
     assert names == [(["a.c.example"], later), (["a.b.example"], later), (["a.d.example"], at)]
 
 
+@pytest.mark.slow
 def test_nothing_is_found_in_a_span_without_flow_hours(store: Store) -> None:
     assert FlowLook(store).most_in_words(START, UNTIL) == FlowLook(store).nearest_to_limits(START, UNTIL) == []

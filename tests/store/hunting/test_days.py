@@ -135,6 +135,7 @@ def test_old_files_are_deleted(store: Store, tmp_path: Path) -> None:
     assert sorted(path.name for path in files.folder.glob("day=*")) == ["day=2026-01-03"]
 
 
+@pytest.mark.slow
 def test_an_erased_client_is_in_no_file(store: Store, tmp_path: Path) -> None:
     for day in range(2):
         stored(store, day, 4, client="192.0.2.1")

@@ -37,6 +37,7 @@ def wait_of(people: PeopleStore, password: str) -> float:
     return people.users.log_in("ann", password).wait_s
 
 
+@pytest.mark.slow
 def test_a_user_sets_a_password_by_a_link_once_and_logs_in(people: PeopleStore) -> None:
     link = people.users.add("Ann", Role.ANALYST, "bea")
     assert people.users.log_in("ann", "").user is None, "no password is no empty password"
@@ -142,6 +143,7 @@ def test_who_has_to_wait_is_told_so_at_a_change_of_the_password_too(people: Peop
     people.users.change_password("ann", PASSWORD, "another long one", "two")
 
 
+@pytest.mark.slow
 def test_a_flood_of_addresses_guesses_no_quicker_than_a_hundred_a_day(
     people: PeopleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +236,7 @@ def test_when_a_wait_ends_one_of_many_that_come_at_once_is_looked_at(
     assert looked_at == ["first"]
 
 
+@pytest.mark.slow
 def test_a_thousand_known_browsers_have_no_more_guesses_than_one_name_has(
     people: PeopleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +327,7 @@ def test_wrong_passwords_at_once_all_count(people: PeopleStore, monkeypatch: pyt
     assert people.users.log_in("ann", PASSWORD).wait_s > 0
 
 
+@pytest.mark.slow
 def test_a_session_ends_with_its_time_its_user_and_a_new_password(
     people: PeopleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,6 +405,7 @@ def test_a_token_that_cannot_be_made_says_why(
     assert people.tokens.all() == []
 
 
+@pytest.mark.slow
 def test_one_admin_stays(people: PeopleStore) -> None:
     user(people, "bea", Role.ADMIN)
     user(people)

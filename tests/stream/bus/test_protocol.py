@@ -32,6 +32,7 @@ HISTORIES, PARTS = int(os.environ.get("HISTORIES", "20000")), 16
 """Histories, and parts of them, so that workers share them. HISTORIES=100000 takes eleven minutes of CPU."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_no_history_loses_or_repeats_a_message(seed: int) -> None:
     for at in range(200):

@@ -82,6 +82,7 @@ def test_a_coordinator_shows_who_has_sent_and_what_a_round_took_of_each(world: W
     assert "What round 1 took" in page and f"{10 * WEIGHTS**0.5:.3g}, clipped to 1" in page and "1 of 2" in page
 
 
+@pytest.mark.slow
 def test_what_people_are_shown_may_be_damaged(world: World, tmp_path: Path) -> None:
     fleet = Coordinated(tmp_path)
     fleet.send("one", **contribution())

@@ -71,6 +71,7 @@ def test_until_there_are_users_a_name_is_enough(world: Approved) -> None:
     assert world.registry.current().model_id == NEW.model_id
 
 
+@pytest.mark.slow
 def test_two_users_must_approve_where_there_are_users(world: Approved) -> None:
     assert world.approve(author="somebody").status_code == 200 and world.approvers == ["somebody"]
     ann, bob = user(world, "ann", Role.OPERATOR), user(world, "bob", Role.OPERATOR)
@@ -88,6 +89,7 @@ def test_two_users_must_approve_where_there_are_users(world: Approved) -> None:
     assert [one.by for one in world.registry.decisions()] == ["somebody", "ann", "bob"]
 
 
+@pytest.mark.slow
 def test_an_approval_of_a_user_who_is_disabled_counts_no_more(world: Approved) -> None:
     ann, bob, eve = (user(world, name, Role.OPERATOR) for name in ("ann", "bob", "eve"))
     assert world.approve(ann).status_code == 200

@@ -56,6 +56,7 @@ class Site(World):
         return answer.status_code, answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [True, False])
 def test_a_candidate_goes_out_and_its_verdict_comes_back(tmp_path: Path, passes: bool) -> None:
     first, second = Site(tmp_path / "a", "north"), Site(tmp_path / "b", "south", passes)
@@ -86,6 +87,7 @@ def test_a_candidate_goes_out_and_its_verdict_comes_back(tmp_path: Path, passes:
         site.store.close()
 
 
+@pytest.mark.slow
 def test_what_is_no_staged_file_of_the_folder_is_refused(tmp_path: Path) -> None:
     site = Site(tmp_path / "a", "north")
     assert "There is no file" in site.page(URL).text

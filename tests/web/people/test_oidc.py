@@ -90,6 +90,7 @@ def test_somebody_logs_in_with_the_role_of_their_groups_and_goes_on(world: World
     assert world.call("GET", back, headers=HTML | {"Cookie": cookie}).status_code == 403, "an answer holds once"
 
 
+@pytest.mark.slow
 def test_nobody_else_can_use_the_answer(world: World) -> None:
     address, _ = begin(world)
     back = at_provider(address, "7")

@@ -89,6 +89,7 @@ def test_a_new_user_sets_a_password_by_the_link_of_an_admin_and_is_in(world: Wor
     assert [(one["action"], one["author"]) for one in audit] == [("login", "ann"), ("user added", "API")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("role", "may"), [(Role.VIEWER, 0), (Role.ANALYST, 1), (Role.OPERATOR, 2), (Role.ADMIN, 3)])
 def test_each_role_may_what_it_may_in_pages_forms_and_with_tokens(world: World, role: Role, may: int) -> None:
     one = incident()
@@ -213,6 +214,7 @@ def test_the_api_token_opens_the_console_under_no_users_name(world: World) -> No
     assert world.call("POST", "/login", data={"name": "eve", "password": TOKEN}).status_code == 303
 
 
+@pytest.mark.slow
 def test_a_form_of_one_session_is_none_of_another(world: World) -> None:
     ann, bea = Visitor(world, "ann", Role.ADMIN), Visitor(world, "bea", Role.ADMIN)
     key = re.findall(r'name="key" value="([0-9a-f]+)"', ann.page("/console/users").text)[0]
@@ -461,6 +463,7 @@ def test_right_passwords_use_up_no_attempt(world: World) -> None:
     assert [ann.log_in().status_code for _ in range(2 * ATTEMPTS_MAX)] == [303] * 2 * ATTEMPTS_MAX
 
 
+@pytest.mark.slow
 def test_no_other_site_logs_somebody_in_or_out(world: World) -> None:
     ann = Visitor(world, "ann", Role.VIEWER)
     link = "/login/link/" + world.parts.people.users.open_link("ann")
@@ -503,6 +506,7 @@ def test_a_path_to_go_on_to_is_short(world: World) -> None:
     assert 'name="next" value="/"' in world.call("GET", "/login?next=/" + "x" * 3000).text
 
 
+@pytest.mark.slow
 def test_who_is_disabled_finds_no_token_of_before_when_enabled(world: World) -> None:
     ann, bea = Visitor(world, "ann", Role.ANALYST), Visitor(world, "bea", Role.ADMIN)
     auth = bearer(token_in(ann.send("/console/account", do="token", what_for="x", scope="read").text))
@@ -527,6 +531,7 @@ def test_a_token_revokes_none_that_may_do_more(world: World) -> None:
     assert world.get("/whoami", headers=reads).status_code == 401, "its own it may end"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("address", "secure"), [("https://console.example", True), ("http://console.example", False)])
 def test_cookies_are_secure_where_people_reach_the_console_over_tls(world: World, address: str, secure: bool) -> None:
     world.parts = replace(world.parts, public_url=address)
