@@ -29,7 +29,7 @@ from agents.stream.bus.outgoing import BusSender, OutgoingSpool
 from agents.stream.bus.protocol import StreamPosition
 from agents.stream.record import RECORD, batch_of_records
 from agents.stream.slots import SLOTS, slot_of_client
-from tests.bench.several import QUERIES, _records
+from tests.bench.several import QUERIES, ordinary_records
 from tests.bench.table import Figure
 from tests.support.bus import SLOTS as BUS_SLOTS
 from tests.support.bus import Detecting, NatsServer, cluster
@@ -45,7 +45,7 @@ def bus(directory: Path) -> Iterator[Figure]:
     """CPU a query, as ratios to what judging takes."""
     warmup.judging()
     warmup.sharing()
-    records = np.frombuffer(b"".join(_records(8)), RECORD)
+    records = np.frombuffer(b"".join(ordinary_records(8)), RECORD)
     judged = _judged(records)
     server = NatsServer(directory / "nats")
     try:

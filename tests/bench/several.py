@@ -44,19 +44,19 @@ def several(directory: Path) -> Iterator[Figure]:
     warmup.sharing()
     for times in (8, 1):
         what = f"one query in {times} for a new name" if times > 1 else "each query for a new name"
-        records = _records(times)
-        spent: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+        records = ordinary_records(times)
+        spent: dict[int, list[tuple[float, ...]]] = {1: [], 2: []}
         for _ in range(ROUNDS):
             for detectors, taken in spent.items():
-                taken.append(_judged(records, detectors, directory))
-        (cpu1, wall1), (cpu2, wall2) = (
+                taken.append(judged_by(detectors, records, directory))
+        (cpu1, _, wall1), (cpu2, _, wall2) = (
             [statistics.median(one) / QUERIES * 1e6 for one in zip(*taken, strict=True)] for taken in spent.values()
         )
         yield Figure(f"two detectors, CPU a query, {what}", cpu2, "µs", cpu1, "one detector")
         yield Figure(f"two detectors, by the clock, {what}", 1e6 / wall2, "/s", 1e6 / wall1, "one detector")
 
 
-def _records(times: int) -> list[bytes]:
+def ordinary_records(times: int) -> list[bytes]:
     """Twice QUERIES ordinary queries; of each client's, one in `times` is for a name that it did not ask for lately."""
     rng, names = random.Random(1), [from_text(name) for name in benign_names()]
     clients = [client_bytes(f"10.0.{number // 250}.{number % 250}") for number in range(CLIENTS)]
@@ -71,8 +71,11 @@ def _records(times: int) -> list[bytes]:
     return found
 
 
-def _judged(records: Sequence[bytes], detectors: int, directory: Path) -> tuple[float, float]:
-    """CPU and wall clock, seconds, to judge the second half of the records: the first one fills tables and caches."""
+def judged_by(detectors: int, records: Sequence[bytes], directory: Path) -> tuple[float, float, float]:
+    """Seconds to judge the second half of the records: the first one fills tables and caches.
+
+    CPU of all processes, that of the process `network` among it, and the wall clock.
+    """
     stream = SharedStream(1, 2 * len(records), ["a"], detectors=detectors)
     exchange = DetectorExchange(detectors, (1, 2))
     (rings, _), _ = stream.writers(0)
@@ -95,12 +98,12 @@ def _judged(records: Sequence[bytes], detectors: int, directory: Path) -> tuple[
         cpu = [end.recv() for end in ends[:detectors]]
         wall = time.monotonic() - begun
         ended.set()
-        cpu += [end.recv() for end in ends[detectors:]]
+        together = sum(end.recv() for end in ends[detectors:])
     for child in children:
         child.join()
     stream.close()
     exchange.close()
-    return sum(cpu), wall
+    return sum(cpu) + together, together, wall
 
 
 def _detect(
