@@ -17,7 +17,7 @@ HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_mess
 	detection/tripwires/test_tripwires.py)
 NETWORKS := $(addprefix tests/,scoring/types/test_types.py learning/sequences/test_gru.py runtime/test_sequences_live.py \
 	cli/test_model_types.py learning/test_type_comparison.py)
-HUNTING := $(addprefix tests/,store/hunting cli/console/test_hunt.py runtime/test_hunt_live.py)
+HUNTING := $(addprefix tests/,store/hunting cli/console/test_hunt.py runtime/test_hunt_live.py web/months)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run test test-slow test-deep test-hunt test-bounds lint fmt bench e2e chaos adversary demo demo-learning train evaluate settings suffixes images lock clean

@@ -28,6 +28,7 @@ from agents.web.console import (
 from agents.web.fleet import exchange, status
 from agents.web.headers import SafeHeaders
 from agents.web.models import jobs, learnt, staged, versions
+from agents.web.months import hunts, month_pages
 from agents.web.parts import Parts
 from agents.web.people import login, people_pages, tokens, users
 
@@ -46,6 +47,7 @@ _ROUTERS = (
     (incidents.router, AccessScope.TRIAGE),
     (incidents.views_router, AccessScope.TRIAGE),
     (hunting.router, AccessScope.OPERATE),
+    (hunts.router, AccessScope.OPERATE),
     (components.router, AccessScope.OPERATE),
     (present.router, AccessScope.OPERATE),
     (weekly.router, AccessScope.OPERATE),
@@ -88,6 +90,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(people_pages.page_router)
     app.include_router(incident_pages.page_router)
     app.include_router(hunt_pages.page_router)
+    app.include_router(month_pages.page_router)
     app.include_router(live.page_router)
     app.include_router(weekly.page_router)
     app.include_router(services.page_router)

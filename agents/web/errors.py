@@ -69,8 +69,14 @@ def on_parameter(request: Request, error: Exception) -> Response:
     return _answer(request, 422, f"cannot use parameter {name}: {why[:1].lower()}{why[1:]}")
 
 
+def status_of(error: AgentsError) -> int:
+    """The status of an answer that says an error of ours."""
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
 def on_ours(request: Request, error: Exception) -> Response:
-    status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    assert isinstance(error, AgentsError)
+    status = status_of(error)
     if status >= 500:
         # The route, not the path: that of a one-time link is a secret.
         log.warning("request_failed", route=getattr(request.scope.get("route"), "path", ""), error=str(error))

@@ -21,6 +21,8 @@ from agents.detection.explanations.known_desk import KnownDesk
 from agents.dns.blocks import Block, BlockList
 from agents.store.console import ConsoleStore
 from agents.store.feedback.reviews import ReviewStore
+from agents.store.hunting.answers import HuntFound
+from agents.store.hunting.hunts import HuntQuestion
 from agents.store.people.people import PeopleStore
 from agents.web.console.last_hour import LastHour
 
@@ -159,6 +161,22 @@ class FlowQuestions(Protocol):
         ...
 
 
+class MonthHunter(Protocol):
+    """Hunts over months, a few at once; `runtime` stands above this room."""
+
+    @property
+    def engine(self) -> str:
+        """What answers them, by its name; "" = nothing is set up."""
+        ...
+
+    def ask(self, question: HuntQuestion, stopped: Callable[[], bool]) -> HuntFound:
+        """The answer; with `stopped` nobody waits for it any more.
+
+        Raises UsageError for SQL that is not answered, BusyError where too many run, StoreError for no answer.
+        """
+        ...
+
+
 class ModelDecided(Protocol):
     """What came of a decision about a model; problems: what did not follow it, a line each."""
 
@@ -253,10 +271,10 @@ class Parts:
     model. `reviews` is the review queue, `learner` the online learner, `cycles` where cycles of the sequence model are
     asked for, `blocks` what is blocked, `desk` what is decided about models, `staging` their files for other
     installations, `jobs` what runs by the calendar, `learnt` the versions of what cycles learn, `console` what people
-    at the console keep and look for, `flows` what flow-hours say, `known` this network's own known services,
-    `in_force` the settings: name, value without secrets, where it came from; `fleet` what coordinates other sites,
-    `fleet_site` what this one is to a fleet; `people` who may log in, `oidc` the provider through which they do,
-    `public_url` the console's address as people see it.
+    at the console keep and look for, `flows` what flow-hours say, `hunts` what answers hunts over months, `known` this
+    network's own known services, `in_force` the settings: name, value without secrets, where it came from; `fleet`
+    what coordinates other sites, `fleet_site` what this one is to a fleet; `people` who may log in, `oidc` the provider
+    through which they do, `public_url` the console's address as people see it.
     """
 
     store: ReadStore
@@ -283,6 +301,7 @@ class Parts:
     hosts: Callable[[], Mapping[str, Any]] = _no_hosts
     last_hour: LastHour = field(default_factory=LastHour)
     version: str = "0"
+    hunts: MonthHunter | None = None
     staging: StageControl | None = None
     jobs: JobControl | None = None
     fleet: FleetDesk | None = None

@@ -26,6 +26,7 @@ PAGES = {
     "now": "/",
     "incidents": "/console/incidents",
     "hunt": "/console/hunt?q=example",
+    "months": "/console/hunt/months",
     "clients": "/console/clients?range=last+30d",
     "question": "/console/questions/rarest-domains?range=last+30d",
     "client": "/console/clients/10.0.0.7?range=last+30d",

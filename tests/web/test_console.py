@@ -325,6 +325,11 @@ PROTECTED = [
     ("POST", "/views/remove"),
     ("GET", "/hunt"),
     ("GET", "/hunt/export"),
+    ("GET", "/hunts"),
+    ("GET", "/hunts/sql"),
+    ("GET", "/hunts/sql/export"),
+    ("GET", "/hunts/most-names"),
+    ("GET", "/hunts/most-names/export"),
     ("GET", "/clients"),
     ("GET", "/flow-hours"),
     ("GET", "/clients/192.0.2.7"),
@@ -391,6 +396,7 @@ def test_every_route_that_is_not_public_is_in_that_list(world: World) -> None:
                 .replace("/192.0.2.7", "/{client}")
                 .replace("/evil.example", "/{domain}")
                 .replace("/rarest-domains", "/{question}")
+                .replace("/most-names", "/{hunt}")
                 .replace("/learning/models/flow", "/learning/models/{kind}"),
             ),
         )

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from datetime import date, datetime
-from decimal import Decimal
 from typing import Any
 
 from agents.core.errors import UsageError
 from agents.core.text import printable
-from agents.core.types import DAY_S
 from agents.runtime import bootstrap
 from agents.settings import Settings
 from agents.store.console.exporting import csv_lines
-from agents.store.hunting.answers import HuntRows
-from agents.store.hunting.hunts import HUNTS, named_hunt
+from agents.store.hunting.answers import HuntRows, plain_value
+from agents.store.hunting.hunts import HUNTS, HuntQuestion
 
 CELL_MAX = 80
 """Characters of a cell for people, at most."""
@@ -32,12 +27,12 @@ def hunt(settings: Settings, options: argparse.Namespace) -> int:
         for name, one in HUNTS.items():
             print(f"{name:<16} {one.words}")
         return 0
+    question = _question_of(options)
     with closing(bootstrap.store_of(settings)) as store:
         store.migrate()
         hunter = bootstrap.hunter_of(settings, store, options.closed)
-        sql = _sql_of(" ".join(options.sql), options.days, hunter.dialect)
-        answer = hunter.ask(sql, options.limit, options.seconds)
-    rows = [dict(zip(answer.names, map(_plain, row), strict=True)) for row in answer.rows]
+        answer = hunter.ask(question.sql_of(hunter.dialect), options.limit, options.seconds)
+    rows = [dict(zip(answer.names, map(plain_value, row), strict=True)) for row in answer.rows]
     if options.json:
         for row in rows:
             print(json.dumps(row))
@@ -50,33 +45,13 @@ def hunt(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _sql_of(text: str, days: int, dialect: str) -> str:
-    """One word is the name of a hunt, of the last days."""
-    if not text.strip():
+def _question_of(options: argparse.Namespace) -> HuntQuestion:
+    """One word is the name of a hunt."""
+    text = " ".join(options.sql).strip()
+    if not text:
         raise UsageError("cannot hunt: write a SELECT, or the name of a hunt (dns-tunnel hunt --list)")
-    if len(text.split()) > 1:
-        return text
-    now = time.time()
-    return named_hunt(text.strip()).of_span(now - days * DAY_S, now, dialect)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: times in UTC."""
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%dT%H:%M:%S.%f}Z"
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value if value is None or isinstance(value, bool | int | str) else _text(value)
-
-
-def _text(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else value.isoformat() if isinstance(value, date) else str(value)
+    given = (options.days, options.limit, options.seconds)
+    return HuntQuestion(text, "", *given) if len(text.split()) > 1 else HuntQuestion("", text, *given)
 
 
 def _print_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agents.core.errors import SettingsError
 from agents.core.protocols import library
@@ -13,10 +14,16 @@ from agents.store.hunting import options as hunt_options
 from agents.store.hunting.answers import HuntStore
 from agents.store.hunting.clickhouse import ClickHouse
 from agents.store.hunting.days import DayFiles
-from agents.store.hunting.hunter import FileHunter
 from agents.store.hunting.options import HuntOptions
+from agents.store.hunting.place import HuntPlace
 from agents.store.hunting.sending import HuntSink
 from agents.store.sql import Store
+
+if TYPE_CHECKING:
+    from agents.runtime.hunt_process import HuntDesk
+
+HUNT_FOLDER = "hunt"
+"""Folder of files of closed days, in that of the state."""
 
 
 def hunt_options_of(settings: Settings) -> HuntOptions:
@@ -32,7 +39,7 @@ def hunt_options_of(settings: Settings) -> HuntOptions:
 def day_files_of(settings: Settings, store: Store) -> DayFiles:
     """Files of closed days; there may be none."""
     memory_mb = hunt_options.SPEC.factory(settings.of(hunt_options.SPEC)).memory_mb
-    return DayFiles(store, settings.state_dir / "hunt", memory_mb)
+    return DayFiles(store, settings.state_dir / HUNT_FOLDER, memory_mb)
 
 
 def clickhouse_of(settings: Settings) -> ClickHouse | None:
@@ -41,12 +48,23 @@ def clickhouse_of(settings: Settings) -> ClickHouse | None:
     return ClickHouse(options.url, options.memory_mb) if options.url else None
 
 
+def hunt_place_of(settings: Settings) -> HuntPlace:
+    """Where hunts are answered. Raises SettingsError."""
+    options = hunt_options_of(settings)
+    folder = str((settings.state_dir / HUNT_FOLDER).absolute())
+    return HuntPlace(folder, options.memory_mb, options.days, settings.store_url, options.url)
+
+
 def hunter_of(settings: Settings, store: Store, closed_only: bool = False) -> HuntStore:
-    """What answers hunts. closed_only: only days that are in files. Raises SettingsError."""
-    if (server := clickhouse_of(settings)) is not None:
-        return server
-    library("duckdb", "hunt", "dns-tunnel hunt")
-    return FileHunter(day_files_of(settings, store), closed_only)
+    """What answers hunts in this process. closed_only: only days that are in files. Raises SettingsError."""
+    return hunt_place_of(settings).hunter(store, closed_only)
+
+
+def hunt_desk_of(settings: Settings) -> HuntDesk:
+    """What answers hunts of the console, each in a process of its own. Raises SettingsError."""
+    from agents.runtime.hunt_process import HuntDesk
+
+    return HuntDesk(hunt_place_of(settings))
 
 
 def hunt_spool_of(settings: Settings) -> Path:

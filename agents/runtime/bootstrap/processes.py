@@ -38,7 +38,7 @@ from agents.runtime.bootstrap.environment import (
     store_of,
 )
 from agents.runtime.bootstrap.fleet import coordinator_of, fleet_site_of
-from agents.runtime.bootstrap.hunting import day_files_of, hunt_options_of
+from agents.runtime.bootstrap.hunting import day_files_of, hunt_desk_of, hunt_options_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
 from agents.runtime.bootstrap.judging import (
     block_keeper_of,
@@ -314,6 +314,7 @@ def serving_of(
         reviews=ReviewStore(store),
         console=ConsoleStore(store),
         flows=FlowLook(store),
+        hunts=hunt_desk_of(settings),
         known=known_desk_of(settings, store),
         in_force=partial(shown_settings, settings),
         learner=learner_of(settings, store),

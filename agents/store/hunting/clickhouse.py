@@ -101,12 +101,18 @@ class ClickHouse:
             "asterisk_include_materialized_columns": "1",
             "output_format_json_quote_64bit_integers": "0",
             "output_format_json_quote_denormals": "0",
+            "cancel_http_readonly_queries_on_client_close": "1",
         }
         answer = self._post("hunt", whole.encode(), options, limit_s=limit_s + CONNECT_S, asked=True)
         try:
             return _rows_of(answer.content, limit)
         except ValueError:  # it closed our bracket, and chose a form of its own
             raise UsageError("cannot hunt: it must be one SELECT") from None
+
+    def covered(self) -> list[int]:
+        """See HuntStore: days with an hour in the sums."""
+        asked = "SELECT DISTINCT toInt32(toRelativeDayNum(hour, 'UTC')) AS day FROM domain_hours ORDER BY day"
+        return [int(row[0]) for row in self._rows(asked)]
 
     def rows_of(self, client: str) -> Iterator[dict[str, Any]]:
         """A client's rows, newest first; ts in Unix seconds."""

@@ -54,13 +54,19 @@ _log = structlog.get_logger()
 class DayFiles:
     """The files in a folder, of the queries in a store. Threads and processes share it by a lock.
 
-    Methods raise StoreError, and SettingsError where DuckDB is not installed.
+    Methods raise StoreError, and SettingsError where DuckDB is not installed. mark: of its folders of work, by which
+    whoever ends this process removes them (`remove_work`).
     """
 
     def __init__(
-        self, store: Store, folder: Path, memory_mb: int = 512, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        folder: Path,
+        memory_mb: int = 512,
+        clock: Callable[[], float] = time.time,
+        mark: str = "",
     ) -> None:
-        self._store, self.folder, self._memory_mb, self._clock = store, folder, memory_mb, clock
+        self._store, self.folder, self._memory_mb, self._clock, self._mark = store, folder, memory_mb, clock, mark
 
     def days(self) -> dict[int, Path]:
         """The file of each day that has one, ascending; days since 1970-01-01."""
@@ -69,6 +75,10 @@ class DayFiles:
             with suppress(ValueError):
                 found[day_number(path.parent.name.removeprefix("day="))] = path
         return dict(sorted(found.items()))
+
+    def stored_days(self) -> list[int]:
+        """Days that the database has live queries of, ascending."""
+        return self._store.stored_days()
 
     def missing(self, first_day: int = 0) -> list[int]:
         """Closed days with stored live queries and without a file, ascending."""
@@ -222,7 +232,9 @@ class DayFiles:
         with ExitStack() as ends:
             try:
                 self._make_folder()
-                made = tempfile.TemporaryDirectory(prefix=_WORK, dir=self.folder, ignore_cleanup_errors=True)
+                made = tempfile.TemporaryDirectory(
+                    prefix=f"{_WORK}{self._mark}", dir=self.folder, ignore_cleanup_errors=True
+                )
                 work = Path(ends.enter_context(made))
                 yield ends.enter_context(Duck(work, self._memory_mb, USER)), work
             except OSError as error:
@@ -243,6 +255,12 @@ class DayFiles:
                 yield
         except OSError as error:
             raise _unusable(what, error) from None
+
+
+def remove_work(folder: Path, mark: str) -> None:
+    """Remove what a process with this mark, which was killed, left in the folder of files."""
+    for path in folder.glob(f"{_WORK}{mark}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _unusable(what: str, error: OSError) -> StoreError:

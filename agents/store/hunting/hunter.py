@@ -22,3 +22,8 @@ class FileHunter:
         with self._files.open_parts(COPIED_MAX, self._closed_only) as (duck, paths):
             duck.show(paths)
             return duck.ask(sql, limit, limit_s)
+
+    def covered(self) -> list[int]:
+        """See HuntStore: days in files, and those of the database."""
+        stored = [] if self._closed_only else self._files.stored_days()
+        return sorted({*self._files.days(), *stored})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from agents.core.errors import UsageError
 from agents.core.text import printable
-from agents.core.types import Severity
+from agents.core.types import DAY_S, Severity
 from agents.dns.message import rcode_number
 
 _SPAN = "ts >= '{since}' AND ts < '{until}'"
@@ -80,6 +82,25 @@ def named_hunt(text: str) -> NamedHunt:
     if len(found) != 1:
         raise UsageError(f"cannot hunt {printable(text, 40)!r}: there are {', '.join(HUNTS)}, or write a SELECT")
     return HUNTS[found[0]]
+
+
+@dataclass(frozen=True, slots=True)
+class HuntQuestion:
+    """A SELECT, or in place of it the name of a hunt. days: that a named one is about; closed: only those in files."""
+
+    sql: str
+    name: str = ""
+    days: int = 1
+    limit: int = 100
+    seconds: float = 60.0
+    closed: bool = False
+
+    def sql_of(self, dialect: str) -> str:
+        """What the engine is asked. Raises UsageError for a name that no hunt has."""
+        if not self.name:
+            return self.sql
+        now = time.time()
+        return named_hunt(self.name).of_span(now - self.days * DAY_S, now, dialect)
 
 
 def time_text(at: float) -> str:

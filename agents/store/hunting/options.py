@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from agents.core.protocols import Field, Spec, Within
 from agents.store.hunting.clickhouse import clickhouse_address
 
+HUNT_DAYS_MAX = 3650
+"""Days that queries are kept for hunts, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class HuntOptions:
@@ -33,7 +36,7 @@ SPEC: Spec[HuntOptions] = Spec(
             0,
             "days that queries are kept for hunts: as Parquet files in DATA_DIR/data/hunt, one for each day that is "
             "over, or in ClickHouse (HUNT_URL); 0 = none is",
-            Within(0, 3650),
+            Within(0, HUNT_DAYS_MAX),
         ),
         Field("hunt_memory_mb", int, 512, "memory for writing a day, and for one hunt, megabytes", Within(128, 65_536)),
         Field(
