@@ -33,9 +33,12 @@ from agents.runtime.judging.judge import Judge, JudgeParts
 from agents.runtime.several.exchange import DetectorExchange
 from agents.runtime.several.network_process import NETWORK_PROCESS
 from agents.settings import Settings
+from agents.stream.answer_key import packed_key
 from agents.stream.bus import options as bus_options
+from agents.stream.bus.jetstream import ANSWERS_KEY
 from agents.stream.bus.link import SAY, BusLink
 from agents.stream.bus.options import BusOptions
+from agents.stream.record import ANSWER_KEY
 from agents.stream.slots import slot_of_client
 
 KEY = "key"
@@ -147,6 +150,7 @@ def working_of(settings: Settings, exchange: DetectorExchange, make: Callable[..
     def parts(name: str, link: BusLink, tokens: Tokens) -> JudgeParts:
         made = json.dumps([secrets.randbits(64), secrets.randbits(64)]).encode()
         first, second = json.loads(link.shared(KEY, made))
+        link.shared(ANSWERS_KEY, packed_key(ANSWER_KEY))  # sites cannot make it
         return make(among=OnBus(exchange, name, settings.state_dir, link, tokens, (first, second)))
 
     def say(link: BusLink, judge: Judge, slot: int, number: int) -> None:
