@@ -231,7 +231,7 @@ def test_what_cannot_be_used_is_said_in_one_line(inside: Inside) -> None:
         ("listen", "PRIVACY=off", {"STREAM": "nats://127.0.0.1:9", "PRIVACY": "truncate"}),
         ("listen", "power of two", {"STREAM": "nats://127.0.0.1:9", "STREAM_SLOTS": "12"}),
         ("run", "listen", {"STREAM": "nats://127.0.0.1:9"}),
-        ("detect", "nkeys", {"STREAM": "nats://127.0.0.1:9", "STREAM_CREDS": "/etc/hostname"}),
+        ("detect", "STREAM_CREDS", {"STREAM": "nats://127.0.0.1:9", "STREAM_CREDS": "/etc/hostname"}),
         ("detect", "STREAM", {}),
     ):
         done = inside(command, UPSTREAMS="127.0.0.1:9", **settings)
