@@ -26,11 +26,16 @@ from agents.sources.listener.upstream import AnsweredHere, Outgoing, UpstreamAdd
 from agents.sources.listener.upstream_watch import LoopProbes
 from agents.sources.live.receiver import LiveReceiver, Receiving
 from agents.sources.live.sockets import LiveSocket
+from agents.stream.answer_key import ANSWERS
 
 COLLECTOR = "collector"
 """Name of the process that follows logs."""
 RECEIVER = "receiver"
 """Name of the process that hears live intakes."""
+
+
+KEY_LOOK_S = 1.0
+"""How often a listener looks which key answers are hashed under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +140,19 @@ async def _answer(
     with crashes_end(lambda: loop.call_soon_threadsafe(stop.set)) as crashed:
         await listener.start()
         ready()
-        beating = loop.create_task(beat_on(beat))
+        turning = [loop.create_task(beat_on(beat)), loop.create_task(_follow_key(listener))]
         await stop.wait()
-        beating.cancel()
+        for task in turning:
+            task.cancel()
         await listener.stop()
     return int(bool(crashed))
+
+
+async def _follow_key(listener: Listener) -> None:
+    """Hash answers under the key that all on the bus share, once it is known."""
+    while True:
+        listener.use_answer_key(ANSWERS.key)
+        await asyncio.sleep(KEY_LOOK_S)
 
 
 def follow(collecting: Collecting, stream: Stream, number: int, ready: Callable[[], None], beat: Beat) -> int:

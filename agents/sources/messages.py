@@ -7,9 +7,9 @@ import numpy as np
 from agents.dns import message_kernels as kernels
 from agents.dns.message import parse_question, question_end, type_name
 from agents.sources.intake import Observed
-from agents.stream.record import ANSWER_KEY
+from agents.stream.answer_key import ANSWERS
 
-_facts = kernels.new_facts(ANSWER_KEY)
+_facts = kernels.new_facts(ANSWERS.key)
 
 
 def with_question(asked: Observed, message: bytes) -> Observed:
@@ -25,6 +25,7 @@ def with_answer(asked: Observed, answer: bytes) -> Observed:
     end = question_end(answer)
     if not end:
         return asked
+    _facts[kernels.KEY :] = ANSWERS.key
     kernels.answer_facts(np.frombuffer(answer, np.uint8), 0, end, len(answer), _facts)
     facts: list[int] = _facts.tolist()
     return asked._replace(

@@ -21,6 +21,7 @@ from agents.detection.shared.slotted import SlottedDetector
 from agents.detection.shared.view import Facts, NetworkView, known_tables
 from agents.runtime import warmup
 from agents.runtime.bus.publisher_process import BATCH_MAX
+from agents.stream.answer_key import HeldKey
 from agents.stream.bus.jetstream import subject_of
 from agents.stream.bus.link import BusLink
 from agents.stream.bus.messages import message_records
@@ -110,7 +111,7 @@ def _judged(records: np.ndarray[Any, Any]) -> float:
 
 def _sent(directory: Path, options: Any, records: np.ndarray[Any, Any]) -> float:
     spool = OutgoingSpool(directory / "spool", 1 << 30, options.slots, options.sending_site)
-    sender = BusSender(options, spool)
+    sender = BusSender(options, spool, HeldKey(directory / "answer_key.json"))
     assert sender.flush(60)
     begun, count = time.process_time(), 0
     for at in range(0, len(records), BATCH_MAX):

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from agents.learning.baseline import model_bytes
 from agents.learning.registry import ModelRegistry
 from agents.scoring.model import Model
-from agents.stream.bus.jetstream import OBJECTS
+from agents.stream.bus.jetstream import OBJECTS, stream_name, subject_of
+from agents.stream.bus.messages import message_records
 from tests.support.commands import environment
 from tests.support.detecting import shipped_model
 from tests.support.listening import wait_until
@@ -195,6 +198,19 @@ class Cluster:
             return names
 
         return asyncio.run(spoil())
+
+    def records(self, slot: int) -> NDArray[np.void]:
+        """All that the stream of a slot has."""
+
+        async def read() -> NDArray[np.void]:
+            connection = await nats.connect(self.server.url)
+            stream, name = connection.jetstream(), stream_name(subject_of(slot))
+            state = (await stream.stream_info(name)).state
+            found = [await stream.get_msg(name, seq=at) for at in range(state.first_seq, state.last_seq + 1)]
+            await connection.close()
+            return np.concatenate([message_records(one.data or b"") for one in found])
+
+        return asyncio.run(read())
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """What the database says."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError
 from agents.core.files import make_private_folder
+from agents.core.npz import FormatError
 from agents.core.protocols import library
 from agents.core.text import NETWORK
 from agents.core.types import Incident, Verdicts
@@ -33,9 +33,12 @@ from agents.runtime.judging.judge import Judge, JudgeParts
 from agents.runtime.several.exchange import DetectorExchange
 from agents.runtime.several.network_process import NETWORK_PROCESS
 from agents.settings import Settings
+from agents.stream.answer_key import packed_key
 from agents.stream.bus import options as bus_options
+from agents.stream.bus.jetstream import ANSWERS_KEY
 from agents.stream.bus.link import SAY, BusLink
-from agents.stream.bus.options import BusOptions
+from agents.stream.bus.options import BusOptions, seed_of
+from agents.stream.record import ANSWER_KEY
 from agents.stream.slots import slot_of_client
 
 KEY = "key"
@@ -51,8 +54,8 @@ def bus_options_of(settings: Settings) -> BusOptions:
     if not found.servers:
         return found
     library("nats", "nats", "setting STREAM")
-    if found.creds and importlib.util.find_spec("nkeys") is None:
-        raise SettingsError("cannot use setting STREAM_CREDS: it needs the package nkeys (pip install nkeys)")
+    if found.creds:
+        _check_credentials(Path(found.creds))
     if settings.of(privacy.SPEC)["privacy"] != "off":
         raise SettingsError("cannot use setting STREAM: it needs PRIVACY=off, since a client's address says its slot")
     if settings.deploy == "canary":
@@ -64,6 +67,19 @@ def bus_options_of(settings: Settings) -> BusOptions:
     except OSError as error:
         raise SettingsError(f"cannot use setting STREAM_CA: {error}") from None
     return found
+
+
+def _check_credentials(path: Path) -> None:
+    """Raise SettingsError for a file that the client would stumble over: it reads a damaged one without an end."""
+    nkeys = library("nkeys", "nats", "setting STREAM_CREDS")
+    try:
+        nkeys.from_seed(bytearray(seed_of(path))).wipe()
+    except OSError as error:
+        raise SettingsError(f"cannot use setting STREAM_CREDS: {error.strerror}") from None
+    except (FormatError, ValueError, nkeys.NkeysError):
+        raise SettingsError(
+            "cannot use setting STREAM_CREDS: the file is neither .creds of a user nor the seed of one (SU…)"
+        ) from None
 
 
 def publishing_of(settings: Settings) -> Publishing | None:
@@ -147,6 +163,7 @@ def working_of(settings: Settings, exchange: DetectorExchange, make: Callable[..
     def parts(name: str, link: BusLink, tokens: Tokens) -> JudgeParts:
         made = json.dumps([secrets.randbits(64), secrets.randbits(64)]).encode()
         first, second = json.loads(link.shared(KEY, made))
+        link.shared(ANSWERS_KEY, packed_key(ANSWER_KEY))  # sites cannot make it
         return make(among=OnBus(exchange, name, settings.state_dir, link, tokens, (first, second)))
 
     def say(link: BusLink, judge: Judge, slot: int, number: int) -> None:

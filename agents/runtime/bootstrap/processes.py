@@ -78,6 +78,7 @@ from agents.store import Store
 from agents.store.console import ConsoleStore
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.retention import ClockWatch
+from agents.stream.answer_key import ANSWER_KEY_FILE, HeldKey
 from agents.stream.note import SharedNote
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def plan_of(
     """
     losses, origins = losses_at_start(collecting, listens, receiving), _origins(settings, collecting, receiving)
     make_folders(settings)
+    HeldKey(settings.state_dir / ANSWER_KEY_FILE).begin()
     listener = listener_config(settings) if listens else None
     mismatched = listener.mismatched_by_upstream if listener else dict
     targets = _drill_targets(listener, collecting, receiving)

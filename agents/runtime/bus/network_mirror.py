@@ -29,6 +29,7 @@ from agents.runtime.judging.loop import run_judge
 from agents.runtime.several.exchange import DetectorExchange
 from agents.runtime.several.network_process import NETWORK_PROCESS, PAUSE_S, NetworkLoop
 from agents.runtime.signals import Beat
+from agents.stream.bus.faults import LimitedLog
 from agents.stream.bus.jetstream import NETWORK_SUBJECT, BusError, ConflictError
 from agents.stream.bus.link import ROLL, SAY, SWEPT_S, BusLink
 from agents.stream.bus.protocol import Committed, Counted, LeaseKeeper, StreamPosition
@@ -91,7 +92,7 @@ class MirrorLoop(NetworkLoop):
         self._position, self._revision, self._saved_at = StreamPosition(), 0, time.monotonic()
         self._saving: Future[int] | None = None
         self._saving_to = self._saved_position = StreamPosition()
-        self._swept_at = time.monotonic()
+        self._swept_at, self._limited = time.monotonic(), LimitedLog()
 
     def run(self, stop: threading.Event, beat: Beat) -> None:
         """Count until `stop` is set."""
@@ -115,6 +116,8 @@ class MirrorLoop(NetworkLoop):
                 stop.wait(PAUSE_S)
             self._save_due()
             self._sweep_due()
+            self._limited.tell_due()
+        self._limited.tell()
         self._end(beat)
 
     def _resume(self) -> None:
@@ -146,7 +149,7 @@ class MirrorLoop(NetworkLoop):
                 self._together.ask_for_rolls(received.label.split(" ")[1])
                 self.publish()
         except FormatError as error:
-            _log.error("message_not_read", stream=NETWORK_SUBJECT, error=str(error))
+            self._limited.error("message_not_read", stream=NETWORK_SUBJECT, error=str(error))
 
     def _speak(self, keeper: LeaseKeeper) -> None:
         """Write and alert where the lease is this process'."""

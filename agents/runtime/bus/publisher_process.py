@@ -15,6 +15,7 @@ import structlog
 from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
 from agents.runtime.signals import Beat, crashes_end
 from agents.store.sql import LOOK_S
+from agents.stream.answer_key import ANSWER_KEY_FILE, HeldKey
 from agents.stream.bus.messages import RECORDS_MAX
 from agents.stream.bus.options import BusOptions
 from agents.stream.bus.outgoing import BusSender, OutgoingSpool, SpoolWatch
@@ -48,7 +49,7 @@ class PublisherLoop:
         """names: of the processes that hear queries. Raises AgentsError where the spool cannot be used."""
         self._stream, self._names, options = stream, names, publishing.options
         self._spool = OutgoingSpool(publishing.folder, options.spool_bytes, options.slots, options.sending_site)
-        self._sender = BusSender(options, self._spool)
+        self._sender = BusSender(options, self._spool, HeldKey(publishing.state_dir / ANSWER_KEY_FILE))
         self._watch, self._last_batch_at = SpoolWatch(), 0.0
 
     def run(self, stop: threading.Event, beat: Beat) -> None:

@@ -20,6 +20,7 @@ from agents.runtime.judging.judge import FIRST_TRY_S, QUERY_S, Judge, JudgeParts
 from agents.runtime.judging.loop import DetectorLoop, run_judge
 from agents.runtime.signals import Beat
 from agents.store.sql import LOOK_S
+from agents.stream.bus.faults import LimitedLog
 from agents.stream.bus.jetstream import BusError, ConflictError, subject_of
 from agents.stream.bus.link import BusLink
 from agents.stream.bus.messages import heard_records
@@ -88,7 +89,7 @@ class WorkerLoop(DetectorLoop):
         self._subjects = {subject_of(slot): slot for slot in range(self._options.slots)}
         self._gave_at, self._given = 0.0, set[tuple[int, int]]()  # slots and tokens that were handed over
         self.early = self.repeated = 0
-        self._store_away = False
+        self._store_away, self._limited = False, LimitedLog()
 
     def run(self, stop: threading.Event, beat: Beat = lambda allow_s: None) -> None:
         """Judge until `stop` is set; then save and hand over all slots."""
@@ -110,7 +111,9 @@ class WorkerLoop(DetectorLoop):
             self._save_due()
             self._share(keeper)
             self._warn()
+            self._limited.tell_due()
         self._hand_over_all(beat)
+        self._limited.tell()
 
     def _now_held(self, keeper: LeaseKeeper) -> bool:
         """Whether the table of leases still says what this process does."""
@@ -198,7 +201,7 @@ class WorkerLoop(DetectorLoop):
         try:
             label = label_of(received.label, received.site)
         except FormatError as error:
-            _log.error("message_not_read", slot=slot, sequence=received.position.sequence, error=str(error))
+            self._limited.error("message_not_read", slot=slot, sequence=received.position.sequence, error=str(error))
         else:
             if not self._judge_message(slot, one, label, received.data, beat):
                 return
@@ -229,7 +232,7 @@ class WorkerLoop(DetectorLoop):
             if (of != slot).any():
                 raise FormatError("its clients are of another slot: was it sent with another STREAM_SLOTS?")
         except FormatError as error:
-            _log.error("message_lost", slot=slot, run=label.run, number=label.number, error=str(error))
+            self._limited.error("message_lost", slot=slot, run=label.run, number=label.number, error=str(error))
             self._shared.ledger.begin([0] * len(self._shared.rings))
             self._shared.ledger.finish({"scored": 1, "lost": 1})  # how many queries it had, nobody knows
             one.counted.count(label, max(one.counted.seen.values(), default=0.0))

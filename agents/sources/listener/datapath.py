@@ -16,8 +16,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from agents.core.column_kernels import Key
 from agents.dns import message as wire
-from agents.dns.message_kernels import answer_facts, new_facts
+from agents.dns.message_kernels import KEY, answer_facts, new_facts
 from agents.sources.listener.cache import AnswerCache, CacheLimits, load_cache
 from agents.sources.listener.cache_kernels import CacheState
 from agents.sources.listener.datapath_kernels import (
@@ -338,6 +339,10 @@ class Datapath:
         """Take over addresses and states of the upstreams."""
         for number, upstream in enumerate(self._upstreams):
             write_upstream(self._state.upstreams, number, upstream)
+
+    def use_answer_key(self, key: Key) -> None:
+        """Hash answers under another key from now on."""
+        self._state.facts[KEY:] = key
 
     def start(self) -> None:
         """Compile, or load what was compiled before, and serve."""

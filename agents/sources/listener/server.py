@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.core.column_kernels import Key
 from agents.core.errors import AgentsError, SettingsError
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN
 from agents.dns import message as wire
@@ -186,6 +187,12 @@ class Listener:
     def counters(self) -> Counters:
         """The counts up to now: a copy."""
         return summed((self._counters, self._fast_counters))
+
+    def use_answer_key(self, key: Key) -> None:
+        """Hash answers under another key from now on."""
+        self._facts[KEY:] = key
+        if self._datapath:
+            self._datapath.use_answer_key(key)
 
     async def start(self) -> None:
         """Bind and serve. Raises AgentsError if a host cannot be bound, SettingsError for itself as an upstream."""

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.types import QueryBatch
 from agents.dns.drill import DRILL_REQUEST, injected, requested
+from agents.dns.message_kernels import KEY
 from agents.sources.collector import RECEIVED, Heard, packable_rows, saved_states
 from agents.sources.dnstap.dnstap_kernels import FRAME_STREAMS, POWERDNS
 from agents.sources.dnstap.merging_kernels import (
@@ -47,6 +48,7 @@ from agents.sources.live.packets import PacketReader, packet_options
 from agents.sources.live.sockets import LiveSocket, open_socket
 from agents.sources.live.syslog_protocol import SyslogDatagrams, SyslogLines, SyslogStream
 from agents.sources.origins import origin_numbers
+from agents.stream.answer_key import ANSWERS
 from agents.stream.note import NOTE_MAX, SharedNote
 from agents.stream.record import RECORD
 from agents.stream.rings import Rings
@@ -188,6 +190,7 @@ class LiveReceiver:
                 state_at = time.monotonic() + TELL_S
                 self._drill()
                 self._note()
+                self.merger.facts[KEY:] = ANSWERS.key
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0 if busy else GIVE_S)
             if opening.done():

@@ -16,6 +16,8 @@ from agents.stream.bus.options import BusOptions
 
 KEYS, OBJECTS, NETWORK_SUBJECT = "dns-tunnel", "dns-tunnel-state", "D"
 """Buckets, and the subject of what detectors say to where all clients are counted."""
+ANSWERS_KEY = "answers"
+"""Key of the bucket with that of answers' hashes, which all who hear queries share."""
 SITE_API = "hub"
 """Where the account of a site has what it may ask of the hub; "$JS.API" would not pass a leaf node."""
 _QUERIES = "Q."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agents.core.npz import FormatError
 from agents.core.protocols import Field, Spec, Within
 from agents.stream.bus.protocol import SITE_NAME
 from agents.stream.slot_kernels import SLOTS
@@ -36,6 +40,32 @@ def _site(name: str) -> None:
 def _readable(path: str) -> None:
     if path and not Path(path).is_file():
         raise ValueError("no such file")
+
+
+_SEED = re.compile(rb"(?P<seed>SU[A-Z2-7]{56})")
+_CREDENTIALS = re.compile(
+    rb"-----BEGIN NATS USER JWT-----\n[\w.-]+\n-+END NATS USER JWT-+\n.*"
+    rb"-----BEGIN USER NKEY SEED-----\n(?P<seed>SU[A-Z2-7]{56})\n-+END USER NKEY SEED-+",
+    re.DOTALL,
+)
+"""A file .creds, as `nsc` writes it and as the client reads it."""
+
+
+def _is_seed(data: bytes) -> bool:
+    return data.strip().startswith(b"SU")
+
+
+def seed_of(path: Path) -> bytes:
+    """The seed in a file of credentials. Raises OSError, FormatError."""
+    data = path.read_bytes()
+    match = _SEED.fullmatch(data.strip()) or _CREDENTIALS.search(data)
+    if match is None:
+        raise FormatError("it has no credentials")
+    seed: bytes = match["seed"]
+    raw = base64.b32decode(seed + b"=" * (-len(seed) % 8))
+    if binascii.crc_hqx(raw[:-2], 0).to_bytes(2, "little") != raw[-2:]:  # the client does not look
+        raise FormatError("its seed is damaged")
+    return seed
 
 
 def _slots(count: int) -> None:
@@ -71,10 +101,10 @@ class BusOptions:
 
     @property
     def connecting(self) -> dict[str, Any]:
-        """Arguments for the client's connection. Raises OSError for certificates that cannot be read."""
+        """Arguments for the client's connection. Raises OSError for files that cannot be read."""
         found: dict[str, Any] = {"servers": list(self.servers)}
         if self.creds:
-            found["user_credentials"] = self.creds
+            found["nkeys_seed" if _is_seed(Path(self.creds).read_bytes()) else "user_credentials"] = self.creds
         if self.token:
             found["token"] = self.token
         if any(one.startswith("tls://") for one in self.servers):
@@ -137,7 +167,13 @@ SPEC: Spec[BusOptions] = Spec(
             Within(0.5, 3600),
         ),
         Field("stream_replicas", int, 1, "servers that keep each message: 1, or 3 of a cluster", Within(1, 5)),
-        Field("stream_creds", str, "", "file of NATS credentials (.creds); needs the package nkeys", _readable),
+        Field(
+            "stream_creds",
+            str,
+            "",
+            "file of NATS credentials: .creds, or the seed of an nkey alone",
+            _readable,
+        ),
         Field("stream_token", str, "", "token, instead of a user", secret=True),
         Field("stream_ca", str, "", "file of certificates to trust instead of the system's", _readable),
         Field(

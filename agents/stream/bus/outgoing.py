@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from agents.core.errors import AgentsError, QueueFullError
 from agents.core.files import DiskQueue, Queued
 from agents.core.npz import FormatError, object_of
+from agents.stream.answer_key import HeldKey, answer_key_of, packed_key
 from agents.stream.bus.faults import BusFaults
-from agents.stream.bus.jetstream import RETRY_S, Bus, BusError, MissingError, subject_of
+from agents.stream.bus.jetstream import ANSWERS_KEY, RETRY_S, Bus, BusError, ConflictError, MissingError, subject_of
 from agents.stream.bus.messages import RECORDS_MAX, packed_records
 from agents.stream.bus.options import BusOptions
 from agents.stream.bus.protocol import MessageLabel, Outbound, StreamPosition, committed_of, new_run, site_of_run
@@ -30,6 +31,8 @@ from agents.stream.slot_kernels import owners
 
 COMMITTED_LOOK_S = 1.0
 """How often a publisher looks at what detectors have saved, and whether streams are those that it knows."""
+KEY_LOOK_S = 30.0
+"""… and at the key of answers' hashes."""
 _SUFFIX = ".msgs"
 _NOTHING = packed_records(np.zeros(0, RECORD))
 _log = structlog.get_logger()
@@ -146,7 +149,9 @@ class _Lane:
 class BusSender:
     """Sends what the spool holds, each slot by itself and in order; lets go what is saved."""
 
-    def __init__(self, options: BusOptions, spool: OutgoingSpool) -> None:
+    def __init__(self, options: BusOptions, spool: OutgoingSpool, key: HeldKey) -> None:
+        """key: of answers' hashes, which all who hear queries share."""
+        self._key, self._key_fault = key, ""
         self._bus, self._spool, self._options = Bus(options), spool, options
         self._thread = LoopThread("bus")
         self._left: dict[str, int] = {}  # messages of each file that are not counted yet
@@ -193,6 +198,7 @@ class BusSender:
             else:
                 break
         self.faults.note(None)
+        await self._share_key()
         lanes = [self._send_on(slot, lane) for slot, lane in enumerate(self._lanes)]
         await asyncio.gather(*lanes, self._look_on())
 
@@ -230,8 +236,12 @@ class BusSender:
         return _NOTHING if place is None else self._spool.body(place)
 
     async def _look_on(self) -> None:
+        shared_at = time.monotonic()
         while True:
             await asyncio.sleep(COMMITTED_LOOK_S)
+            if time.monotonic() - shared_at >= KEY_LOOK_S:
+                await self._share_key()
+                shared_at = time.monotonic()
             for slot, lane in enumerate(self._lanes):
                 if lane.keeps:
                     try:
@@ -239,6 +249,23 @@ class BusSender:
                     except BusError as error:
                         self.faults.note(error)
                         break
+
+    async def _share_key(self) -> None:
+        """Take the key of answers' hashes that is on the bus. Where none is, a host of the main site gives its own."""
+        try:
+            found = await self._bus.look(ANSWERS_KEY)
+            if not found.revision and not self._options.site:
+                with contextlib.suppress(ConflictError):  # another host was faster, or this server has not heard of it
+                    await self._bus.put_if(ANSWERS_KEY, packed_key(self._key.key), 0)
+                found = await self._bus.get(ANSWERS_KEY)
+            if found.revision:
+                self._key.take(answer_key_of(found.data))
+        except (BusError, FormatError, OSError) as error:
+            if str(error) != self._key_fault:
+                _log.warning("answer_key_not_shared", error=str(error))
+            self._key_fault = str(error)
+        else:
+            self._key_fault = ""
 
     async def _look(self, slot: int, lane: _Lane) -> None:
         """Let go what is saved, and see what is to be sent again."""

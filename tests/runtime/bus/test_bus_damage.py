@@ -15,6 +15,7 @@ from agents.core.npz import FormatError
 from agents.detection.shared.detector_report import empty_report
 from agents.runtime.bus.network_mirror import MessageParts
 from agents.stream.bus import options as bus_options
+from agents.stream.bus.faults import LINES_MAX
 from agents.stream.bus.jetstream import NETWORK_SUBJECT, Bus, subject_of
 from agents.stream.bus.link import PART_BYTES, SAY, BusLink
 from agents.stream.bus.messages import packed_records
@@ -68,13 +69,15 @@ def test_messages_behind_one_that_cannot_be_read_are_judged(tmp_path: Path) -> N
             (NETWORK_SUBJECT, b"", "none"),
         ]
         sent = [(subject_of(slot), data, label) for data, label in zip(bodies, labels, strict=True)]
-        publish(bus.server.url, [*said, *sent, (subject_of(slot), body(b"sixth"), "none")])
+        flood = [(subject_of(slot), body(b"sixth"), f"none {number}") for number in range(LINES_MAX + 7)]
+        publish(bus.server.url, [*said, *sent, *flood])
         wait_until(lambda: bus.stored() == 3, 30)
         wait_until(lambda: host.state().get("lost") == 2 and host.waiting == 0, 30)
         assert host.state()["judging"] and host.state()["bus"]["early"] == 0
         assert host.stop() == 0
         log = host.log.read_text()
-        assert log.count("message_lost") == 2 and log.count("message_not_read") == 3
+        assert log.count("message_lost") == 2 and log.count("message_not_read") == 2 + LINES_MAX + 1
+        assert [one["left_out"] for one in host.events("message_not_read") if "left_out" in one] == [7]
 
 
 @pytest.mark.parametrize("status", ["404", "408", "409", "100", "503", "999", "no number"])

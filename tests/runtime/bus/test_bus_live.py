@@ -15,10 +15,12 @@ import pytest
 from agents.learning.release.transitions import Author
 from agents.runtime.health import metrics_of
 from agents.runtime.heartbeat import detector_health
+from agents.runtime.listener_process import KEY_LOOK_S
 from agents.stream.bus.jetstream import BusError
 from agents.stream.bus.link import BusLink
 from agents.stream.bus.options import SPEC
 from agents.stream.bus.protocol import Committed
+from agents.stream.slots import slot_of_client
 from tests.runtime.several.test_several_live import ask, names_of
 from tests.support.bus import LEASE_S, SLOTS, Cluster, Detecting, NatsServer, cluster, sent_by
 from tests.support.commands import Inside, environment, is_one_line
@@ -57,11 +59,11 @@ def one_of_each(bus: Cluster) -> tuple[Supervised, Detecting]:
     return host, judging
 
 
-def stored_once(bus: Cluster, asked: int) -> None:
-    """All that was asked is in the database, once each."""
+def stored_once(bus: Cluster, asked: int, distinct: int | None = None) -> None:
+    """All that was asked is in the database, once each. distinct: pairs of name and client, where some came again."""
     wait_until(lambda: bus.stored() >= asked, 60)
     assert bus.stored() == asked
-    assert bus.rows("SELECT count(DISTINCT qname || client) FROM queries") == [(asked,)]
+    assert bus.rows("SELECT count(DISTINCT qname || client) FROM queries") == [(distinct or asked,)]
 
 
 def command_said(host: Supervised, command: str) -> str:
@@ -143,6 +145,38 @@ def test_a_server_that_dies_and_comes_back_costs_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_one_name_or_one_answer_at_two_listeners_counts_once_also_after_a_restart(tmp_path: Path) -> None:
+    """Names: half a slow channel, the same half at another listener, and only then its rest, which is an incident."""
+    with cluster(tmp_path) as bus:
+        heard = [bus.listening("a"), bus.listening("b")]
+        for host in heard:
+            host.wait_ready()
+        keys = [host.folder / "data" / "answer_key.json" for host in heard]
+        wait_until(lambda: keys[0].read_bytes() == keys[1].read_bytes(), 30)
+        time.sleep(patient(KEY_LOOK_S))  # which key a listener uses is seen by what it hashes alone
+        names = names_of(3, 16, "slow.test", 10)
+        asked = sum(ask(host.port, CLIENTS[0], names[:7]) for host in heard)
+        assert heard[0].stop() == 0
+        wait_until(lambda: sent_by(heard[1])["sent"] > 0 == sent_by(heard[1])["unsent"], 30)
+        heard[0].log.unlink()
+        again = bus.listening("a", STREAM="nats://127.0.0.1:9")  # the bus is away where it starts
+        again.wait_ready()
+        asked += ask(again.port, CLIENTS[0], names[:7])
+        assert again.stop() == 0
+        again.log.unlink()
+        bus.listening("a").wait_ready()  # and sends what it heard meanwhile
+        judging = bus.detecting("d1")
+        judging.wait_ready()
+        stored_once(bus, asked, distinct=7)
+        records = bus.records(slot_of_client(CLIENTS[0]) % SLOTS)
+        assert len(records) >= asked and (records["ans_hash"] > 0).all()  # what nobody had counted was sent twice
+        assert len(set(records["ans_hash"].tolist())) == 1
+        assert bus.rows("SELECT client FROM incidents") == []
+        assert ask(heard[1].port, CLIENTS[0], names[7:]) == 9
+        wait_until(lambda: bus.rows("SELECT client, domain FROM incidents") == [(CLIENTS[0], "slow.test")], 30)
+
+
+@pytest.mark.slow
 def test_each_process_may_be_killed_under_load(tmp_path: Path) -> None:
     with cluster(tmp_path) as bus:
         host, judging = bus.listening("a"), bus.detecting("d1")
@@ -197,7 +231,7 @@ def test_what_cannot_be_used_is_said_in_one_line(inside: Inside) -> None:
         ("listen", "PRIVACY=off", {"STREAM": "nats://127.0.0.1:9", "PRIVACY": "truncate"}),
         ("listen", "power of two", {"STREAM": "nats://127.0.0.1:9", "STREAM_SLOTS": "12"}),
         ("run", "listen", {"STREAM": "nats://127.0.0.1:9"}),
-        ("detect", "nkeys", {"STREAM": "nats://127.0.0.1:9", "STREAM_CREDS": "/etc/hostname"}),
+        ("detect", "STREAM_CREDS", {"STREAM": "nats://127.0.0.1:9", "STREAM_CREDS": "/etc/hostname"}),
         ("detect", "STREAM", {}),
     ):
         done = inside(command, UPSTREAMS="127.0.0.1:9", **settings)

@@ -13,8 +13,9 @@ from nats.errors import Error
 
 from agents.core.errors import SettingsError
 from agents.runtime import bootstrap
+from agents.stream.answer_key import answer_key_of, packed_key
 from agents.stream.bus import options as bus_options
-from agents.stream.bus.jetstream import KEYS, LABEL, SITE_API, Bus, BusError, subject_of
+from agents.stream.bus.jetstream import ANSWERS_KEY, KEYS, LABEL, SITE_API, Bus, BusError, subject_of
 from agents.stream.bus.link import BusLink
 from agents.stream.bus.options import BusOptions
 from agents.stream.bus.protocol import MessageLabel, new_run
@@ -77,6 +78,7 @@ def made(options: BusOptions) -> None:
         bus = Bus(options)
         await bus.open("main")
         await bus.put_if("secret", b"of detectors", 0)
+        await bus.put_if(ANSWERS_KEY, packed_key((3, 4)), 0)
         await bus.close()
 
     asyncio.run(make())
@@ -94,6 +96,7 @@ def test_a_site_writes_to_its_own_subjects_alone_and_reads_no_secrets(tmp_path: 
         with pytest.raises(BusError):
             await bus.publish(subject_of(1), b"x", label, "2", "rome")
         assert (await bus.look("slots")).data == str(SLOTS).encode()
+        assert answer_key_of((await bus.look(ANSWERS_KEY)).data) == (3, 4)
         for key in ("secret", "slots"):
             with pytest.raises(BusError):
                 await bus.get(key)
@@ -179,6 +182,8 @@ def test_sites_behind_leaf_nodes_are_judged_as_one_network_and_a_cut_one_catches
             sites[site] = bus.listening(site, STREAM=near.url, STREAM_SITE=site)
             sites[site].wait_ready()
         berlin, rome = sites["berlin"], sites["rome"]
+        keys = [host.folder / "data" / "answer_key.json" for host in sites.values()]
+        wait_until(lambda: keys[0].read_bytes() == keys[1].read_bytes(), 30)
         asked = sum(ask(host.port, CLIENT_AT[0], plain_names(name, CLIENT_AT[0], 5)) for name, host in sites.items())
         tunnel = names_of(1, 16, "roams.test", 10)  # half a channel at each site: none of them would say anything of it
         asked += ask(berlin.port, CLIENT_AT[1], tunnel[:8]) + ask(rome.port, CLIENT_AT[1], tunnel[8:])
