@@ -19,20 +19,24 @@ from agents.core.text import NETWORK
 from agents.core.types import Incident, Verdicts
 from agents.detection import privacy
 from agents.detection.detector import empty_verdicts
+from agents.detection.shared.roles import LiveDetector
 from agents.detection.shared.slotted import SlottedDetector
 from agents.detection.shared.together import TogetherDetector
+from agents.learning.loop.flow_model import FlowModel
 from agents.runtime.bootstrap.among import Among, MadeDetector, Maker
 from agents.runtime.bootstrap.environment import noted_settings
 from agents.runtime.bootstrap.models import model_type_of, registry_of
 from agents.runtime.bus.model_sharing import ModelSender, ModelTaker
 from agents.runtime.bus.network_mirror import Detecting
 from agents.runtime.bus.publisher_process import Publishing
+from agents.runtime.bus.slot_hours import SlotHours
 from agents.runtime.bus.worker_process import Tokens, Working
 from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.judging.judge import Judge, JudgeParts
 from agents.runtime.several.exchange import DetectorExchange
 from agents.runtime.several.network_process import NETWORK_PROCESS
 from agents.settings import Settings
+from agents.store.feedback.flow_hours import FlowHourStore
 from agents.stream.bus import options as bus_options
 from agents.stream.bus.link import SAY, BusLink
 from agents.stream.bus.options import BusOptions
@@ -98,7 +102,7 @@ class OnBus(Among):
         return slot_of_client(client) % self.link.options.slots
 
     def _part(self, make: Maker) -> MadeDetector:
-        """Hours and sequences are collected where one detector has all clients."""
+        """Sequences are collected where one detector has all clients."""
         slots = self.link.options.slots
 
         def of_slots(model: Any, keys_max: int, *args: Any) -> SlottedDetector:
@@ -110,6 +114,22 @@ class OnBus(Among):
         detector = make(of_slots)
         parts = {"restore": lambda: None, "owns": lambda incident: False, "slots": detector}
         return MadeDetector(detector, parts, relay=DrillRelay(self.state_dir))
+
+    def hours_of(
+        self,
+        detector: LiveDetector,
+        store: FlowHourStore,
+        then: Callable[[Callable[[str], bool], int], None],
+        model: Callable[[], FlowModel | None],
+    ) -> dict[str, Any]:
+        """What keeps the flow-hours of its slots."""
+        if not isinstance(detector, SlottedDetector):
+            return {}
+
+        def holds(client: str) -> bool:
+            return str(self.slot_of(client)) in self.tokens.of
+
+        return {"slot_hours": SlotHours(detector, store, self.link.options.slots, partial(then, holds), model)}
 
     def _counter(self, make: Maker) -> MadeDetector:
         detector = make(partial(TogetherDetector, tables=self.exchange.tables))
