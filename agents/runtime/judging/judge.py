@@ -273,6 +273,7 @@ class Judge:
         if holding != self._known_now:  # taking up a list looks at every flow
             self._known_now = holding
             self.detector.reload_services(services_at(holding, time.time(), self._parts.own_zones))
+            _log.info("known_services_reloaded", entries=len(holding))
 
     def _read_known(self) -> list[Entry]:
         """The entries that hold now."""
