@@ -250,6 +250,10 @@ class Database(Protocol):
         """The database's own `insert`, with on_conflict_do_update."""
         ...
 
+    def check_fences(self, connection: Connection, fences: set[tuple[str, int]]) -> None:
+        """Raise FencedError where a newer token has written for a slot; else note that these have."""
+        ...
+
 
 class IncidentDatabase(Database, IncidentStore, Protocol):
     """Transactions, and incidents."""
@@ -408,7 +412,7 @@ class Store(ABC):
         with self._guard("write a batch", WRITE_S if len(batches) == 1 else MERGED_S):
             self._prepare(sorted(days))
             with self._writer.begin() as connection:
-                self._check_fences(connection, {one.fence for one, _ in batches if one.fence is not None})
+                self.check_fences(connection, {one.fence for one, _ in batches if one.fence is not None})
                 claimed = self._claim(connection, [batch_id for _, batch_id in batches])
                 new = [one for one in batches if one[1] in claimed]
                 parts = [query_columns(verdicts, batch_id) for verdicts, batch_id in new if len(verdicts)]
@@ -418,7 +422,7 @@ class Store(ABC):
                 self._put_incidents(connection, [incident for verdicts, _ in new for incident in verdicts.incidents])
         return sum(len(verdicts) for verdicts, _ in new)
 
-    def _check_fences(self, connection: Connection, fences: set[tuple[str, int]]) -> None:
+    def check_fences(self, connection: Connection, fences: set[tuple[str, int]]) -> None:
         """Raise FencedError where a newer token has written for a slot; else note that these have."""
         for slot, token in sorted(fences):
             known = select(SLOT_TOKENS.c.token).where(SLOT_TOKENS.c.slot == slot).with_for_update(read=True)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from agents.core.protocols import Detector
 from agents.core.types import Verdicts
+from agents.detection.detector import Suspect
 from agents.detection.privacy import Privacy
 from agents.detection.shared.detector_report import DetectorReport
 from agents.detection.shared.view import Facts
@@ -32,6 +33,15 @@ class LiveDetector(Detector, Protocol):
     @property
     def privacy(self) -> Privacy:
         """What clients are called, and which names are kept."""
+        ...
+
+    def appraise(
+        self,
+        chances: Mapping[tuple[str, str], float],
+        suspects: Sequence[Suspect] = (),
+        images: Mapping[tuple[str, str], float] | None = None,
+    ) -> None:
+        """What a model has learnt of flows; see TunnelDetector."""
         ...
 
 
@@ -75,8 +85,8 @@ class SlotJudge(Protocol):
         """Judge a slot no more."""
         ...
 
-    def saved_slot(self, slot: int, lock: AbstractContextManager[Any]) -> bytes:
-        """The state of a slot."""
+    def saved_slot(self, slot: int, lock: AbstractContextManager[Any], beside: Mapping[str, bytes]) -> bytes:
+        """The state of a slot, with other files beside it."""
         ...
 
     def report_of_slot(self, slot: int, number: int) -> DetectorReport | None:

@@ -85,9 +85,11 @@ class SlottedDetector:
         """Judge a slot no more; what it knew is somewhere else."""
         self.open.pop(slot, None)
 
-    def saved_slot(self, slot: int, lock: AbstractContextManager[Any]) -> bytes:
-        """The state of a slot."""
-        return slot_state_of(self.open[slot].save(lock))
+    def saved_slot(
+        self, slot: int, lock: AbstractContextManager[Any], beside: Mapping[str, bytes] | None = None
+    ) -> bytes:
+        """The state of a slot, with other files beside it."""
+        return slot_state_of(self.open[slot].save(lock) | dict(beside or {}))
 
     def report_of_slot(self, slot: int, number: int, drilled: Sequence[Sequence[Any]] = ()) -> DetectorReport | None:
         """What a slot's detector says of its last batch."""
@@ -143,12 +145,18 @@ class SlottedDetector:
         for each in list(self.open.values()):
             each.reload_profile(profile)
 
-    def appraise(self, chances: Mapping[tuple[str, str], float], suspects: Sequence[Suspect] = ()) -> None:
-        """What a model has learnt of flows."""
+    def appraise(
+        self,
+        chances: Mapping[tuple[str, str], float],
+        suspects: Sequence[Suspect] = (),
+        images: Mapping[tuple[str, str], float] | None = None,
+    ) -> None:
+        """What a model has learnt of flows; see TunnelDetector."""
         for slot, each in list(self.open.items()):
             each.appraise(
                 {key: chance for key, chance in chances.items() if self.slot_of(key[0]) == slot},
                 [one for one in suspects if self.slot_of(one[1]) == slot],
+                {key: rarity for key, rarity in (images or {}).items() if self.slot_of(key[0]) == slot},
             )
 
     def forget(self, client: str) -> None:

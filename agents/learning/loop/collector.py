@@ -165,18 +165,8 @@ class HourCollector:
         before = self._before
         if before is None or before.hour != int(ts // HOUR_S) or abs(ts - self._appraise_at) < APPRAISED_S:
             return
-        self._appraise_at, flows = ts, self._detector.flows
-        with lock if lock is not None else nullcontext():
-            keys = [key for key in self._detector.open_incidents if key[1] != SCATTERED]
-        model = self._model() if keys else None
-        if model is None:
-            return
-        hashes = {domain_hash(domain, flows): domain for _, domain in keys}
-        with lock if lock is not None else nullcontext():
-            copy = copied_flows(flows, before.hour * HOUR_S, np.array(list(hashes), np.uint64))
-        factor = self._detector.model.limit_factor
-        chances = model.probabilities(flow_numbers(copy, before, before.hour, ts, limits_of(factor), factor))
-        self._detector.appraise(_by_key(copy, hashes, chances))
+        self._appraise_at = ts
+        appraise_open(self._detector, self._model, before, ts, lock if lock is not None else nullcontext())
 
     def _hand_over(self, turned: _Turned) -> None:
         try:
@@ -235,6 +225,31 @@ class HourCollector:
             return False
         _log.info("flow_hours_written", hour=hour, rows=len(rows), dropped=dropped)
         return True
+
+
+def appraise_open(
+    detector: WatchedDetector,
+    model_of: Callable[[], FlowModel | None],
+    before: CounterReading,
+    ts: float,
+    lock: AbstractContextManager[Any],
+) -> None:
+    """Tell a detector how probable it is that its open incidents are tunnels, by what they did since a reading.
+
+    lock: is held while flows are copied. ts: Unix seconds, within the hour of the reading.
+    """
+    flows = detector.flows
+    with lock:
+        keys = [key for key in detector.open_incidents if key[1] != SCATTERED]
+    model = model_of() if keys else None
+    if model is None:
+        return
+    hashes = {domain_hash(domain, flows): domain for _, domain in keys}
+    with lock:
+        copy = copied_flows(flows, before.hour * HOUR_S, np.array(list(hashes), np.uint64))
+    factor = detector.model.limit_factor
+    chances = model.probabilities(flow_numbers(copy, before, before.hour, ts, limits_of(factor), factor))
+    detector.appraise(_by_key(copy, hashes, chances))
 
 
 def _by_key(copy: FlowCopy, domains: Mapping[int, str], chances: NDArray[np.float64]) -> dict[tuple[str, str], float]:

@@ -34,7 +34,7 @@ LEARNT_KINDS: tuple[LearntKind, ...] = ("flow", "sequences", "images")
 KIND_NAMES: dict[str, str] = {"flow": "flow model", "sequences": "sequence model", "images": "image model"}
 PERSON_WAIT_S = 1.0
 """A person's decision waits so long for who holds the lock; whoever asks for a state holds it for a moment."""
-LINEAGE, EARLIER = "lineage", "earlier"
+LINEAGE, EARLIER, CURRENT_FILE = "lineage", "earlier", "current.npz"
 Learned = TypeVar("Learned")
 _log = structlog.get_logger("agents.learning")
 
@@ -88,7 +88,7 @@ class LearntRegistry(Generic[Learned]):
     @property
     def path(self) -> Path:
         """The model in use."""
-        return self.folder / "current.npz"
+        return self.folder / CURRENT_FILE
 
     @property
     def waiting_path(self) -> Path:

@@ -24,10 +24,12 @@ from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, WIN
 from agents.detection.shared.part import PartDetector
 from agents.detection.shared.roles import LiveDetector
 from agents.detection.shared.together import TogetherDetector
+from agents.learning.loop.flow_model import FlowModel
 from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.several.exchange import DetectorExchange, Several
 from agents.runtime.several.network_process import NETWORK_PROCESS
 from agents.settings import Settings
+from agents.store.feedback.flow_hours import FlowHourStore
 from agents.stream.slots import SLOTS, detector_for, slot_of_client
 
 _FOLDER = re.compile(r"detector-([1-9][0-9]?)-of-([1-9][0-9]?)", re.ASCII)
@@ -131,6 +133,16 @@ class Among:
     def made(self, make: Maker) -> MadeDetector:
         """What judges in this process, and what its Judge has beside the collaborators of any."""
         return self._part(make) if self.judges else self._counter(make)
+
+    def hours_of(
+        self,
+        detector: LiveDetector,
+        store: FlowHourStore,
+        then: Callable[[Callable[[str], bool], int], None],
+        model: Callable[[], FlowModel | None],
+    ) -> dict[str, Any]:
+        """What its Judge keeps flow-hours by, where clients come and go. then: gets whose clients this process has."""
+        return {}
 
     def _part(self, make: Maker) -> MadeDetector:
         def of_some(model: Any, keys_max: int, *args: Any) -> PartDetector:

@@ -12,27 +12,36 @@ from typing import Any
 
 from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError
-from agents.core.files import make_private_folder
+from agents.core.files import PRIVATE_MODE, make_private_folder
 from agents.core.npz import FormatError
 from agents.core.protocols import library
 from agents.core.text import NETWORK
 from agents.core.types import Incident, Verdicts
 from agents.detection import privacy
 from agents.detection.detector import empty_verdicts
+from agents.detection.known_services import load_entries
+from agents.detection.shared.roles import LiveDetector
 from agents.detection.shared.slotted import SlottedDetector
 from agents.detection.shared.together import TogetherDetector
+from agents.detection.tripwires.honeytokens import load_honeytokens
+from agents.learning.loop.flow_model import FlowModel
+from agents.learning.release.learnt_registry import CURRENT_FILE
 from agents.runtime.bootstrap.among import Among, MadeDetector, Maker
-from agents.runtime.bootstrap.environment import noted_settings
+from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings
+from agents.runtime.bootstrap.judging import honeytokens_path, known_path
 from agents.runtime.bootstrap.models import model_type_of, registry_of
+from agents.runtime.bus.file_sharing import FileSender, FileTaker, SharedFile
 from agents.runtime.bus.model_sharing import ModelSender, ModelTaker
 from agents.runtime.bus.network_mirror import Detecting
 from agents.runtime.bus.publisher_process import Publishing
+from agents.runtime.bus.slot_hours import SlotHours
 from agents.runtime.bus.worker_process import Tokens, Working
 from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.judging.judge import Judge, JudgeParts
 from agents.runtime.several.exchange import DetectorExchange
 from agents.runtime.several.network_process import NETWORK_PROCESS
 from agents.settings import Settings
+from agents.store.feedback.flow_hours import FlowHourStore
 from agents.stream.answer_key import packed_key
 from agents.stream.bus import options as bus_options
 from agents.stream.bus.jetstream import ANSWERS_KEY
@@ -114,7 +123,7 @@ class OnBus(Among):
         return slot_of_client(client) % self.link.options.slots
 
     def _part(self, make: Maker) -> MadeDetector:
-        """Hours and sequences are collected where one detector has all clients."""
+        """Sequences are collected where one detector has all clients."""
         slots = self.link.options.slots
 
         def of_slots(model: Any, keys_max: int, *args: Any) -> SlottedDetector:
@@ -126,6 +135,22 @@ class OnBus(Among):
         detector = make(of_slots)
         parts = {"restore": lambda: None, "owns": lambda incident: False, "slots": detector}
         return MadeDetector(detector, parts, relay=DrillRelay(self.state_dir))
+
+    def hours_of(
+        self,
+        detector: LiveDetector,
+        store: FlowHourStore,
+        then: Callable[[Callable[[str], bool], int], None],
+        model: Callable[[], FlowModel | None],
+    ) -> dict[str, Any]:
+        """What keeps the flow-hours of its slots."""
+        if not isinstance(detector, SlottedDetector):
+            return {}
+
+        def holds(client: str) -> bool:
+            return str(self.slot_of(client)) in self.tokens.of
+
+        return {"slot_hours": SlotHours(detector, store, self.link.options.slots, partial(then, holds), model)}
 
     def _counter(self, make: Maker) -> MadeDetector:
         detector = make(partial(TogetherDetector, tables=self.exchange.tables))
@@ -185,7 +210,39 @@ def detecting_of(settings: Settings, make: Callable[..., JudgeParts]) -> Detecti
         name = bus_options_of(settings).name
         return ModelTaker(connect, registry_of(settings), load, name, settings.state_dir, told)
 
-    return Detecting(exchange, working, taker)
+    def file_taker() -> FileTaker:
+        return FileTaker(partial(working.connect, "files"), taken_files(settings), settings.state_dir)
+
+    return Detecting(exchange, working, taker, file_taker)
+
+
+def shared_files(settings: Settings) -> list[SharedFile]:
+    """What people and learning change where `schedule` runs, and hosts that judge read."""
+
+    def usable(path: Path) -> object:
+        """Whoever reads it leaves out what it cannot use."""
+        return path
+
+    flow, images = settings.models_dir / FLOW_MODELS, settings.models_dir / "images"
+    return [
+        SharedFile("known-services", known_path(settings), load_entries),
+        SharedFile("honeytokens", honeytokens_path(settings), load_honeytokens, PRIVATE_MODE),
+        SharedFile("flow-model", flow / CURRENT_FILE, usable),
+        SharedFile("image-model", images / CURRENT_FILE, usable),
+    ]
+
+
+def taken_files(settings: Settings) -> list[SharedFile]:
+    """A list that a setting names is that host's own."""
+    return [one for one in shared_files(settings) if not (settings.allowlist and one.path == settings.allowlist)]
+
+
+def file_sender_of(settings: Settings) -> FileSender | None:
+    """What sends files that are changed here to hosts that judge, where a bus is set. Raises SettingsError."""
+    options = bus_options_of(settings)
+    if not options.servers:
+        return None
+    return FileSender(partial(BusLink, options, "files"), shared_files(settings), options.name)
 
 
 def model_sender_of(settings: Settings) -> ModelSender | None:

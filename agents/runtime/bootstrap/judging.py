@@ -29,6 +29,7 @@ from agents.detection.explanations.known_desk import KnownDesk
 from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services, services_at
 from agents.detection.privacy import ClientVeil, Privacy, PrivacyKey
 from agents.detection.runner import verdicts_of
+from agents.detection.shared.roles import LiveDetector
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.drill import DRILL_ZONE
 from agents.enforcement.brakes import Labels, NeverBlock
@@ -140,6 +141,7 @@ def judge_parts(
     detector, more, watched, relay = _alone(settings, make) if among is None else among.made(make)
     detector.reload_profile(registry.profile_of(model))
     detector.incidents.losses, detector.incidents.origins = losses, origins
+    more |= _slot_hours_of(settings, store, detector, among)
     spool, alerts = _spool_of(settings, store, among), _alerts_of(settings, manager, among)  # it says who holds it
     more |= _drilling(_drill_of(settings, targets, registry, store, alerts.send)) if relay is None else {"drill": relay}
     return JudgeParts(
@@ -161,8 +163,7 @@ def judge_parts(
         note=note if among is None or not among.judges else among.exchange.notes[among.name],
         in_force=noted_settings(settings),
         hours=_hours_of(settings, store, watched, folder, among) if watched is not None else None,
-        **_known_parts(settings),
-        **more,
+        **_known_parts(settings) | more,
     )
 
 
@@ -232,6 +233,13 @@ def _hours_of(
         learner_of(settings, store).usable_model,
         HOUR_ROWS_MAX // (1 if among is None else among.detectors),
     )
+
+
+def _slot_hours_of(settings: Settings, store: Store, detector: LiveDetector, among: Among | None) -> dict[str, Any]:
+    if among is None:
+        return {}
+    then = partial(_after_hour, settings, store, detector)
+    return among.hours_of(detector, FlowHourStore(store), then, learner_of(settings, store).usable_model)
 
 
 def canary_path(settings: Settings) -> Path:
@@ -424,7 +432,7 @@ def _deep(settings: Settings) -> dict[str, Any]:
 
 
 def _after_hour(
-    settings: Settings, store: Store, detector: TunnelDetector, mine: Callable[[str], bool], hour: int
+    settings: Settings, store: Store, detector: LiveDetector, mine: Callable[[str], bool], hour: int
 ) -> None:
     """What follows when an hour's flow-hours are written: labels, what looks like a tunnel, then the review queue.
 

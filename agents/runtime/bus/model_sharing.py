@@ -83,7 +83,9 @@ def names_of_models(link: BusLink) -> list[str]:
 
 
 class OnBusThread(RepeatingThread):
-    """Steps with a connection, which is opened in the first one that can; what goes wrong is logged once."""
+    """Steps with a connection, which is opened in the first one that can; what goes wrong is logged once, as EVENT."""
+
+    EVENT = "models_not_shared"
 
     def __init__(self, name: str, connect: Callable[[], BusLink]) -> None:
         super().__init__(name, LOOK_EVERY_S, STOP_S)
@@ -98,7 +100,7 @@ class OnBusThread(RepeatingThread):
             self.look(self._link)
         except (AgentsError, FormatError, OSError) as error:
             if str(error) != self._said:
-                _log.warning("models_not_shared", error=str(error))
+                _log.warning(self.EVENT, error=str(error))
             self._said = str(error)
         else:
             self._said = ""

@@ -21,6 +21,7 @@ from agents.core.errors import StoreError
 from agents.core.npz import FormatError
 from agents.detection.shared.detector_report import DetectorReport, detector_report_of
 from agents.detection.shared.slotted import slot_files_of, slot_state_of
+from agents.runtime.bus.file_sharing import FileTaker, names_of_files
 from agents.runtime.bus.model_sharing import ModelTaker, names_of_models
 from agents.runtime.bus.worker_process import COMMIT_S, Tokens, Working
 from agents.runtime.heartbeat import DetectorHealth
@@ -177,7 +178,7 @@ class MirrorLoop(NetworkLoop):
         self._swept_at = time.monotonic()
         slots = [NETWORK_PROCESS, *map(str, range(self._link.options.slots))]
         try:
-            self._link.sweep(slots, names_of_models(self._link))
+            self._link.sweep(slots, [*names_of_models(self._link), *names_of_files(self._link)])
         except (BusError, FormatError) as error:  # nothing is dropped as long as it is not known what is in use
             _log.warning("objects_not_swept", error=str(error))
 
@@ -250,6 +251,7 @@ class Detecting:
     exchange: DetectorExchange
     working: Working
     taker: Callable[[Callable[[], Mapping[str, Any]]], ModelTaker]
+    file_taker: Callable[[], FileTaker]
 
 
 def _slots_of(exchange: DetectorExchange) -> Mapping[str, Any]:
@@ -265,15 +267,17 @@ def run_mirror(detecting: Detecting, stream: SharedStream, ready: Callable[[], N
     """The process, until SIGTERM. Raises BusError where the bus cannot be used."""
     working, exchange = detecting.working, detecting.exchange
     link, tokens = working.connect(NETWORK_PROCESS), Tokens()
-    taker = detecting.taker(partial(_slots_of, exchange))
+    takers = (detecting.taker(partial(_slots_of, exchange)), detecting.file_taker())
     try:
 
         def loop_of(judge: Judge) -> MirrorLoop:
-            taker.start()
+            for taker in takers:
+                taker.start()
             return MirrorLoop(link, tokens, exchange, judge, stream)
 
         make = partial(working.make, NETWORK_PROCESS, link, tokens)
         return run_judge(exchange.bell.writing, exchange.bell.ring, make, loop_of, ready, beat)
     finally:
-        taker.stop()
+        for taker in takers:
+            taker.stop()
         link.close()

@@ -44,6 +44,8 @@ WAIT_S = 0.1
 """How long it waits for a message before it looks at leases and at what is to be saved."""
 HAND_OVER_S = 1.0
 """Between two slots that are handed over because another detector has fewer."""
+REST_LOOK_S = 1.0
+"""How often it is looked which hours end without a message."""
 COMMIT_S = 10.0
 """How long saving one slot may take."""
 _log = structlog.get_logger()
@@ -84,12 +86,12 @@ class WorkerLoop(DetectorLoop):
     ) -> None:
         super().__init__(stream, judge, (), alone=False)
         self._link, self._tokens, self._shared, self._send_report = link, tokens, stream, send_report
-        self._detector, self._options = judge.slots, link.options
+        self._detector, self._hours, self._options = judge.slots, judge.slot_hours, link.options
         self._slots: dict[int, SlotState] = {}
         self._subjects = {subject_of(slot): slot for slot in range(self._options.slots)}
         self._gave_at, self._given = 0.0, set[tuple[int, int]]()  # slots and tokens that were handed over
         self.early = self.repeated = 0
-        self._store_away, self._limited = False, LimitedLog()
+        self._store_away, self._rested_at, self._limited = False, 0.0, LimitedLog()
 
     def run(self, stop: threading.Event, beat: Beat = lambda allow_s: None) -> None:
         """Judge until `stop` is set; then save and hand over all slots."""
@@ -108,6 +110,7 @@ class WorkerLoop(DetectorLoop):
                 self._take(received, beat)
                 self._save_due()
                 received = self._link.received(0) if self._now_held(keeper) else None
+            self._rest(keeper)
             self._save_due()
             self._share(keeper)
             self._warn()
@@ -131,6 +134,16 @@ class WorkerLoop(DetectorLoop):
             if stop.wait(WAIT_S):
                 return False
         return True
+
+    def _rest(self, keeper: LeaseKeeper) -> None:
+        """Let the hours of slots end that have no message waiting."""
+        now = time.monotonic()
+        if now - self._rested_at < REST_LOOK_S:
+            return
+        self._rested_at = now
+        for slot, one in self._slots.items():
+            if keeper.holds(slot, now) and self._link.newest(subject_of(slot)) <= one.position.sequence:
+                self._hours.rest(slot, time.time(), self._judge.lock)
 
     def _has_room(self) -> bool:
         return not (self._judge.spool.is_filling or self._link.outgoing_is_full)
@@ -160,14 +173,16 @@ class WorkerLoop(DetectorLoop):
         Raises BusError, StoreError.
         """
         begun, saved = time.monotonic(), self._link.load(str(slot))
-        committed = saved.committed
+        committed, state = saved.committed, saved.state
         self._tokens.of[str(slot)] = token
         with self._judge.lock:
             try:
-                self._detector.open_slot(slot, saved.state)
+                self._detector.open_slot(slot, state)
             except FormatError as error:
                 _log.error("state_not_restored", slot=slot, name=committed.name, error=str(error))
-                self._detector.open_slot(slot, b"")
+                state = b""
+                self._detector.open_slot(slot, state)
+        self._hours.open_slot(slot, token, state)
         self._judge.spool.fenced.discard(str(slot))
         self._judge.take_over(lambda incident: self._slot_of(incident.client) == slot)
         due = time.monotonic() + self._options.snapshot_s * (1 + slot / self._options.slots) / 2
@@ -186,6 +201,7 @@ class WorkerLoop(DetectorLoop):
         self._tokens.of.pop(str(slot), None)
         with self._judge.lock:
             self._detector.close_slot(slot)
+        self._hours.close_slot(slot)
         if self._slots.pop(slot, None) is not None:
             _log.info("slot_left", slot=slot)
 
@@ -239,6 +255,7 @@ class WorkerLoop(DetectorLoop):
             return True
         beat(LOOK_S + FIRST_TRY_S + len(records) * QUERY_S)
         if len(records):
+            self._hours.begin_message(slot, float(records["ts"].max()), self._judge.lock)
             self._judge_batch(slot, one, label.batch_id(slot), batch)
             if self._is_refused(slot):  # it was not stored: whoever has the slot counts it
                 return False
@@ -276,12 +293,16 @@ class WorkerLoop(DetectorLoop):
         if self._judge.spool.waiting:
             return  # what waits on this disk alone is not to be taken for stored
         for slot, one in list(self._slots.items()):
-            if now >= one.due and one.saving is None and one.position != one.saved and self._link.has_sent(str(slot)):
+            if now >= one.due and one.saving is None and one.position != one.saved and self._may_save(slot):
                 self._begin_to_save(slot, one)
                 return
 
+    def _may_save(self, slot: int) -> bool:
+        """Whether all that follows from what was judged is where it does not end with this process."""
+        return self._link.has_sent(str(slot)) and not self._hours.has_unwritten(slot)
+
     def _begin_to_save(self, slot: int, one: SlotState) -> None:
-        state = self._detector.saved_slot(slot, self._judge.lock)
+        state = self._detector.saved_slot(slot, self._judge.lock, self._hours.saved_files(slot))
         name = f"{slot}-{one.token}-{one.position.epoch}-{one.position.sequence}"
         committed = Committed(one.token, one.position, one.counted.copy(), one.judged, name)
         one.saving, one.saving_to = self._link.commit(str(slot), committed, one.revision, state), one.position
@@ -314,7 +335,7 @@ class WorkerLoop(DetectorLoop):
                 self._saved(slot, one)
             elif one.position == one.saved or self._judge.spool.waiting:
                 return
-            elif self._link.has_sent(str(slot)):
+            elif self._may_save(slot):
                 self._begin_to_save(slot, one)
             else:
                 time.sleep(0.01)

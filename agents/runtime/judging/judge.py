@@ -31,13 +31,13 @@ from agents.detection.shared.detector_report import DetectorReport
 from agents.detection.shared.roles import CommonCounter, SlotJudge
 from agents.enforcement.enforcer import Enforcer
 from agents.export.sink import EXPORT_COUNTS, ExportSink
-from agents.learning.loop.collector import HourCollector
 from agents.learning.release.canary import CanaryTrial
 from agents.learning.sequences.beside import Sequences
 from agents.runtime.drill.drill import Drill
 from agents.runtime.drill.relay import DrillRelay, relayed_rows
 from agents.runtime.heartbeat import DetectorHealth
 from agents.runtime.judging.fanout import Fanout
+from agents.runtime.judging.hours import LiveHours, SlotHourKeeper
 from agents.runtime.judging.shedding import sampled, totals_of, unexplained
 from agents.scoring.model import Model
 from agents.store.hunting.sending import HuntSink
@@ -106,7 +106,7 @@ class JudgeParts:
     hunt: HuntSink | None = None
     note: SharedNote | None = None
     in_force: Mapping[str, Any] | None = None
-    hours: HourCollector | None = None
+    hours: LiveHours | None = None
     trial: CanaryTrial | None = None
     privacy: Privacy = dataclasses.field(default_factory=Privacy)
     renamed: bool = False  # stored open incidents know clients by other names than those of `privacy`
@@ -116,6 +116,7 @@ class JudgeParts:
     owns: Callable[[Incident], bool] = lambda incident: True  # it goes on with this stored open incident
     counter: CommonCounter | None = None  # `detector`, where it counts all clients for others
     slots: SlotJudge | None = None  # `detector`, where its clients come and go by slots
+    slot_hours: SlotHourKeeper | None = None  # … in the place of `hours`
     drilled: Callable[[QueryBatch], object] = lambda batch: None  # takes rows of drills that other detectors found
     saved: Callable[[], None] = lambda: None  # called when its state was written down
     writes: Callable[[], bool] = lambda: True  # else another process writes and alerts what it finds, too
@@ -132,7 +133,7 @@ class Judge:
         self._known_stamp: tuple[tuple[int, int] | None, int] | None = None
         self._known_now = self._read_known()
         (parts.restore or self._restore_files)()
-        self._hours = parts.hours
+        self._hours = parts.slot_hours or parts.hours
         self._enforcer, self._trial = parts.enforcer, parts.trial
         self._drill = parts.drill
         self._hunt = () if parts.hunt is None else (parts.hunt,)
@@ -174,6 +175,12 @@ class Judge:
         """The detector, in a process whose clients come and go by slots."""
         assert self._parts.slots is not None
         return self._parts.slots
+
+    @property
+    def slot_hours(self) -> SlotHourKeeper:
+        """What keeps flow-hours, in a process whose clients come and go by slots."""
+        assert self._parts.slot_hours is not None
+        return self._parts.slot_hours
 
     def take_over(self, wanted: Callable[[Incident], bool]) -> None:
         """Go on with stored open incidents of clients that this process judges from now on. Raises StoreError."""
@@ -266,6 +273,7 @@ class Judge:
         if holding != self._known_now:  # taking up a list looks at every flow
             self._known_now = holding
             self.detector.reload_services(services_at(holding, time.time(), self._parts.own_zones))
+            _log.info("known_services_reloaded", entries=len(holding))
 
     def _read_known(self) -> list[Entry]:
         """The entries that hold now."""

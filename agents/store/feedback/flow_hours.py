@@ -53,8 +53,11 @@ class FlowHourStore:
     def __init__(self, store: Database) -> None:
         self._store = store
 
-    def add(self, rows: FlowHours) -> None:
-        """Write rows; a flow-hour that is there already stays as it is."""
+    def add(self, rows: FlowHours, fence: tuple[str, int] | None = None) -> None:
+        """Write rows; a flow-hour that is there already stays as it is.
+
+        fence: see Verdicts. Raises FencedError where a newer token has written for the slot.
+        """
         if not len(rows):
             return
         numbers, draw = np.ascontiguousarray(rows.numbers, "<f4"), np.random.default_rng(secrets.randbits(64))
@@ -72,6 +75,7 @@ class FlowHourStore:
         ]
         statement = self._store.upsert(FLOW_HOURS).on_conflict_do_nothing()
         with self._store.writing("write flow-hours", MERGED_S) as connection:
+            self._store.check_fences(connection, set() if fence is None else {fence})
             for at in range(0, len(values), CHUNK):
                 connection.execute(statement, values[at : at + CHUNK])
 
