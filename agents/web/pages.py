@@ -21,11 +21,10 @@ from starlette.responses import HTMLResponse
 from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
 from agents.core.text import NETWORK, amount_text, came_in, command, counted, explanation_text, senders_text, who
-from agents.core.types import DAY_S, HOUR_S, Incident
+from agents.core.types import DAY_S, HOUR_S, Incident, Severity
 from agents.detection.incidents import attack_names
 from agents.dns.message import type_name
 from agents.store.console.finding import IncidentSearch
-from agents.store.console.ordering import IncidentOrder
 from agents.store.console.triage import Triage
 from agents.store.feedback.reviews import ReviewState
 from agents.store.people.roles import AccessScope
@@ -49,8 +48,11 @@ NO_CHANNEL = "No channel is set up: see SLACK_WEBHOOK_URL, TEAMS_WEBHOOK_URL and
 ID = re.compile("[0-9a-f]{16}")
 OF_DOMAINS = ("blocked", "label undone", "review taken")
 """Actions of the audit log that are about a domain, besides those of labels and known services."""
-_TO_DO = IncidentSearch(state=(ReviewState.NEW, ReviewState.IN_WORK), order=IncidentOrder("severity"))
-"""What the first page lists of incidents."""
+_TO_DO = tuple(
+    IncidentSearch(severity=(int(level),), state=(ReviewState.NEW, ReviewState.IN_WORK))
+    for level in sorted(Severity, reverse=True)
+)
+"""What the first page lists of incidents: the gravest, and of each severity the newest."""
 _FIRST = {"champion": 0, "waiting": 1}
 """States of models that stay on the page even if there are many newer models."""
 
@@ -225,10 +227,12 @@ def index(request: Request) -> Response:
 
 def _to_do(parts: Parts) -> list[tuple[Incident, Triage]]:
     """Incidents that nobody has closed, the gravest first, each with its triage. Raises StoreError."""
-    found = parts.console.finder.page(_TO_DO, limit=SHOWN, counted=False).incidents
+    found: list[Incident] = []
+    for search in _TO_DO:
+        if len(found) < SHOWN:
+            found += parts.console.finder.page(search, limit=SHOWN - len(found), counted=False).incidents
     said = parts.console.triage.of(one.incident_id for one in found)
-    gravest = sorted(found, key=lambda one: (-one.severity, -one.last_seen))
-    return [(one, said[one.incident_id]) for one in gravest]
+    return [(one, said[one.incident_id]) for one in found]
 
 
 @router.get("/console/health", dependencies=[InSession])

@@ -398,6 +398,17 @@ def test_the_first_page_lists_what_nobody_has_closed_the_gravest_first(world: Wo
     assert page.count("bob") == 1
 
 
+def test_the_first_page_has_the_newest_of_the_gravest_where_there_are_more_than_it_shows(world: World) -> None:
+    made = tuple(
+        incident(domain=f"c{number}.example", severity=Severity.CRITICAL, last_seen=float(number))
+        for number in range(60)
+    )
+    world.store.write(verdicts([], incidents=(*made, incident(domain="high.example", severity=Severity.HIGH))), "b1")
+    page = Person(world).page("/").text.split("Incidents to look at")[1].split("</section>")[0]
+    shown = re.findall(r'class="badge (\w+)".*?>(\w+)\.example', page, re.DOTALL)
+    assert shown == [("critical", f"c{number}") for number in range(59, 9, -1)]
+
+
 def test_neighbours_are_those_of_the_list_that_it_was_opened_from(world: World) -> None:
     ids = fill(world)
     page = Person(world).page(f"/console/incidents/{ids[5]}?severity=CRITICAL").text
