@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def console(folder: Path) -> Iterator[str]:
     port = free_port()
     settings = {
         "api_port": str(port), "listen_port": str(free_port()), "api_token": TOKEN, "upstreams": "127.0.0.1:9",
-        "compiled": "off",
+        "compiled": "off", "hunt_days": "30" if find_spec("duckdb") else "0",
     }  # fmt: skip
     with product("run", folder, **settings):
         now = time.time()

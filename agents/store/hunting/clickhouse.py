@@ -103,7 +103,12 @@ class ClickHouse:
             "output_format_json_quote_denormals": "0",
             "cancel_http_readonly_queries_on_client_close": "1",
         }
-        answer = self._post("hunt", whole.encode(), options, limit_s=limit_s + CONNECT_S, asked=True)
+        try:
+            answer = self._post("hunt", whole.encode(), options, limit_s=limit_s + CONNECT_S, asked=True)
+        except UsageError:
+            if not int(self._rows("EXISTS TABLE queries")[0][0]):
+                raise StoreError(f"cannot hunt: ClickHouse at {self.place} has been sent no queries yet") from None
+            raise
         try:
             return _rows_of(answer.content, limit)
         except ValueError:  # it closed our bracket, and chose a form of its own

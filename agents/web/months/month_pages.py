@@ -30,6 +30,8 @@ SPANS_OF_DAYS = (1, 7, 30, 90, 365)
 """Days that a named hunt's links offer."""
 SHOWN_DAYS = "last 30d"
 """What the pages of clients and domains show that rows lead to."""
+LONG = 24
+"""Characters from which a text gets a wide column, so that it does not become a tall one."""
 CELL_MAX = 300
 """Characters of a cell, at most."""
 MISSING_SHOWN = 10
@@ -97,7 +99,7 @@ def cell_of(name: str, value: Any) -> tuple[str, Any]:
     if isinstance(value, bool | dict | list):
         return "name", printable(json.dumps(value), CELL_MAX)
     if name == "qtype" and isinstance(value, int):
-        return "", f"{value} {type_name(value)}"
+        return "id", f"{value} {type_name(value)}"
     if isinstance(value, int):
         return "number", f"{value:,}"
     if isinstance(value, float):
@@ -115,4 +117,4 @@ def _text_cell(name: str, text: str) -> tuple[str, Any]:
     if _TIME.fullmatch(text):
         with suppress(ValueError):
             return "time", when(datetime.fromisoformat(text).timestamp())
-    return "name", printable(text, CELL_MAX)
+    return ("name long" if len(text) > LONG else "name"), printable(text, CELL_MAX)

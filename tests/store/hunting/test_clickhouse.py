@@ -258,6 +258,15 @@ def test_a_hunt_reads_the_tables_alone(server: ClickHouseServer, sql: str) -> No
     assert stored(server) == (0, 0, 0)
 
 
+def test_a_server_that_was_sent_nothing_is_no_fault_of_the_question(server: ClickHouseServer) -> None:
+    server.run("RENAME TABLE queries TO away")
+    try:
+        with pytest.raises(StoreError, match=r"^cannot hunt: [^\n]+ has been sent no queries yet$"):
+            ClickHouse(server.url).ask("SELECT count(*) FROM queries", 10, 30)
+    finally:
+        server.run("RENAME TABLE away TO queries")
+
+
 def test_rows_and_time_are_limited_there_too(server: ClickHouseServer) -> None:
     found = ClickHouse(server.url).ask("SELECT number FROM numbers(10) -- all\n;", 3, 30)
     assert (found.names, found.rows, found.cut) == (("number",), [(0,), (1,), (2,)], True)

@@ -186,7 +186,7 @@ def test_the_page_has_the_rows_with_links(world: World) -> None:
     sql = f"SELECT '{MARKUP}' AS a, severity, ts, qtype FROM queries ORDER BY ts"
     text = world.call("GET", PAGE, headers={"Cookie": world.cookie()}, params={"sql": sql, "limit": 3}).text
     assert "&lt;script&gt;alert(1)" in text and MARKUP not in text
-    assert '<span class="badge high">HIGH</span>' in text and "<td>16 TXT</td>" in text
+    assert '<span class="badge high">HIGH</span>' in text and '<td class="id">16 TXT</td>' in text
     assert "3 rows, and there are more" in text
     assert f'<time datetime="{day_text(TODAY - 5)}T00:00:00Z">' in text
 
