@@ -394,6 +394,7 @@ _BUS = {
     "failures": ("_total", "requests to the bus that did not succeed"),
     "sent": ("_total", "messages of queries sent to the bus"),
     "resent": ("_total", "messages sent again, since a stream was lost"),
+    "refused": ("_total", "messages for which a stream, or this site's share of it, had no room; they wait on disk"),
     "unsent": ("", "messages of queries on this disk that are not sent yet"),
     "kept": ("", "messages of queries on this disk that no detector has saved yet"),
     "slots": ("", "slots that the detectors of this host hold"),

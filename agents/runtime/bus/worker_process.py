@@ -46,6 +46,8 @@ HAND_OVER_S = 1.0
 """Between two slots that are handed over because another detector has fewer."""
 REST_LOOK_S = 1.0
 """How often it is looked which hours end without a message."""
+SOONER = 1 / 8
+"""Part of STREAM_SNAPSHOT_S after which a slot may be saved again where a site fills its stream."""
 COMMIT_S = 10.0
 """How long saving one slot may take."""
 _log = structlog.get_logger()
@@ -293,13 +295,20 @@ class WorkerLoop(DetectorLoop):
         if self._judge.spool.waiting:
             return  # what waits on this disk alone is not to be taken for stored
         for slot, one in list(self._slots.items()):
-            if now >= one.due and one.saving is None and one.position != one.saved and self._may_save(slot):
+            if self._is_due(one, now) and one.position != one.saved and self._may_save(slot):
                 self._begin_to_save(slot, one)
                 return
 
     def _may_save(self, slot: int) -> bool:
         """Whether all that follows from what was judged is where it does not end with this process."""
         return self._link.has_sent(str(slot)) and not self._hours.has_unwritten(slot)
+
+    def _is_due(self, one: SlotState, now: float) -> bool:
+        """Whether a slot is to be saved: after a while, and sooner where a site may soon have no room in its stream."""
+        if one.saving is not None:
+            return False
+        soon = one.position.sequence - one.saved.sequence >= self._options.keep_messages // 2
+        return now >= one.due - soon * self._options.snapshot_s * (1 - SOONER)
 
     def _begin_to_save(self, slot: int, one: SlotState) -> None:
         state = self._detector.saved_slot(slot, self._judge.lock, self._hours.saved_files(slot))

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from agents.core.errors import AgentsError, SettingsError
 from agents.core.protocols import library
-from agents.stream.bus.options import BusOptions
+from agents.stream.bus.options import MESSAGE_MAX, BusOptions
+from agents.stream.bus.protocol import StreamPosition
 
 KEYS, OBJECTS, NETWORK_SUBJECT = "dns-tunnel", "dns-tunnel-state", "D"
 """Buckets, and the subject of what detectors say to where all clients are counted."""
@@ -35,6 +36,8 @@ WINDOW_S = 120.0
 """Messages of one id within so many seconds are one (the server's duplicate window)."""
 TOKEN_BITS = 32
 """Revisions of a bucket that was lost begin anew: its age in seconds stands above them."""
+_FULL = (10077,)
+"""How servers say that a message was not stored: maximum bytes, messages, or messages of its subject exceeded."""
 T = TypeVar("T")
 
 
@@ -175,10 +178,24 @@ class Bus:
                 num_replicas=options.replicas,
                 max_age=options.keep_hours * 3600,
                 max_bytes=options.keep_bytes,
-                discard="old",
                 duplicate_window=min(WINDOW_S, options.keep_hours * 3600),
+                **self._bounds(subject),
             )
             await self._asked(self._js.add_stream(config))
+
+    def _bounds(self, subject: str) -> dict[str, Any]:
+        """What a stream does when it is full: queries are refused, and their publishers keep them; no site can push out
+        what another one has sent. What detectors say to each other pushes out the oldest."""
+        if not subject.startswith(_QUERIES):
+            return {"discard": "old"}
+        most = self.options.keep_messages
+        new = {"discard": "new", "discard_new_per_subject": True}
+        return {**new, "max_msgs_per_subject": most, "max_msg_size": MESSAGE_MAX}
+
+    async def forget(self, subject: str, position: StreamPosition) -> None:
+        """Drop what saved state has counted: it makes room for its sites. Of a stream that began anew, nothing."""
+        if (await self.state(subject)).epoch == position.epoch:
+            await self._asked(self._js.purge_stream(stream_name(subject), seq=position.sequence + 1))
 
     async def close(self) -> None:
         """End the connection."""
@@ -204,7 +221,11 @@ class Bus:
             raise ConflictError(str(error)) from None
         except (self._js_errors.NotFoundError, self._js_errors.NoStreamResponseError) as error:
             raise MissingError(str(error)) from None
-        except self._js_errors.ServiceUnavailableError:
+        except self._js_errors.APIError as error:
+            if error.err_code in _FULL:
+                raise FullError(_words(error)) from None
+            if not isinstance(error, self._js_errors.ServiceUnavailableError):
+                raise BusError(_words(error)) from None
             raise BusError("no JetStream answers there; a site's hub may be away, or give it no account") from None
         except (self._errors.Error, OSError, TimeoutError, asyncio.InvalidStateError) as error:
             raise BusError(_words(error) or self._problem or "no answer in time") from None
@@ -322,6 +343,10 @@ class Bus:
 def _words(error: BaseException) -> str:
     """What an error says, in the server's words where it is the server's."""
     return str(getattr(error, "description", "") or error).replace("nats: ", "")
+
+
+class FullError(BusError):
+    """The stream has no room for this message: it, or this site's share of it, is full."""
 
 
 class MissingError(BusError):

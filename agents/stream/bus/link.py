@@ -28,6 +28,7 @@ from agents.stream.bus.jetstream import (
     ConflictError,
     MissingError,
     Versioned,
+    subject_of,
 )
 from agents.stream.bus.options import BusOptions
 from agents.stream.bus.protocol import (
@@ -247,6 +248,9 @@ class BusLink:
             new = there.revision  # it was written, and the answer was lost
         if before.name and before.name != committed.name:
             await self.bus.drop_object(before.name)
+        if slot.isdecimal():
+            with contextlib.suppress(BusError):  # the next time again
+                await self.bus.forget(subject_of(int(slot)), committed.position)
         return new
 
     def sweep(self, slots: Sequence[str], others: Iterable[str] = (), older_s: float = SWEPT_S) -> Future[int]:

@@ -10,6 +10,7 @@ from agents.core.errors import NameFormatError
 from agents.core.npz import FormatError
 from agents.core.types import FORWARDED, FROM_CACHE_STALE, QueryBatch
 from agents.dns.name import NAME_MAX, split_names
+from agents.stream.bus.options import MESSAGE_MAX
 from agents.stream.bus.protocol import RUNS_KEPT_S
 from agents.stream.record import RECORD, batch_of_records
 
@@ -20,6 +21,9 @@ _NAME_AT = RECORD.fields["qname"][1]
 _AFTER = _NAME_AT + NAME_MAX
 _FIXED = RECORD.itemsize - NAME_MAX
 _MARK = b"Q1"
+_HEAD = len(_MARK) + 2
+BODY_MAX = MESSAGE_MAX - 1024
+"""Bytes of the longest body: headers take the rest."""
 _SIZES = (-1, 65_535)
 _POSSIBLE = {
     "ttl_min": (-1, 2**32 - 1),
@@ -44,9 +48,21 @@ def packed_records(records: NDArray[np.void]) -> bytes:
     return b"".join([_MARK, len(records).to_bytes(2, "little"), fixed.tobytes(), names.data])
 
 
+def bodies_of(records: NDArray[np.void]) -> list[bytes]:
+    """Bodies of as few messages as will hold these records, in their order."""
+    sizes = _FIXED + records["qname_size"].astype(np.int64)
+    found, begin = list[bytes](), 0
+    while begin < len(records):
+        ends = np.cumsum(sizes[begin : begin + RECORDS_MAX])
+        count = max(int(np.searchsorted(ends, BODY_MAX - _HEAD, "right")), 1)
+        found.append(packed_records(records[begin : begin + count]))
+        begin += count
+    return found
+
+
 def message_records(data: bytes) -> NDArray[np.void]:
     """The records again. Raises FormatError for bytes that `packed_records` did not write whole."""
-    head = len(_MARK) + 2
+    head = _HEAD
     count = int.from_bytes(data[len(_MARK) : head], "little")
     body = head + count * _FIXED
     if not data.startswith(_MARK) or len(data) < body:

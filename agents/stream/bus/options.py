@@ -20,6 +20,10 @@ from agents.stream.slot_kernels import SLOTS
 
 MAIN_SITE = "main"
 """The site of hosts that name none."""
+MESSAGE_MAX = 32 << 10
+"""Bytes of the longest message of queries, with its headers: servers count messages of a site, not bytes."""
+SITE_SHARE, KEEP_LEAST = 4, 8
+"""One site may hold this part of a stream, and so many messages of the longest in any case."""
 
 
 def nats_address(text: str) -> None:
@@ -76,6 +80,7 @@ def _slots(count: int) -> None:
 @dataclass(frozen=True, slots=True)
 class BusOptions:
     """The settings STREAM_…. servers: none = there is no bus. Times in seconds. keep_bytes: of each stream.
+    keep_messages: of one site in a stream.
 
     site: "" = a host that makes streams and buckets; others only use what is there, and have subjects of their own.
     """
@@ -91,6 +96,7 @@ class BusOptions:
     spool_bytes: int
     keep_hours: float
     keep_bytes: int
+    keep_messages: int
     name: str
     site: str
 
@@ -118,6 +124,7 @@ class BusOptions:
 
 
 def _made(values: Mapping[str, Any]) -> BusOptions:
+    keep_bytes = (values["stream_keep_mb"] << 20) // (values["stream_slots"] + 1)
     servers = tuple(one.strip() for one in str(values["stream"]).split(",") if one.strip())
     return BusOptions(
         servers,
@@ -130,7 +137,8 @@ def _made(values: Mapping[str, Any]) -> BusOptions:
         values["stream_ca"],
         values["stream_spool_mb"] << 20,
         values["stream_keep_hours"],
-        (values["stream_keep_mb"] << 20) // (values["stream_slots"] + 1),
+        keep_bytes,
+        max(keep_bytes // SITE_SHARE // MESSAGE_MAX, KEEP_LEAST),
         values["stream_name"] or socket.gethostname(),
         str(values["stream_site"]),
     )
@@ -183,12 +191,18 @@ SPEC: Spec[BusOptions] = Spec(
             "disk of a listener's host for queries that no detector has saved yet, megabytes",
             Within(1, 1 << 20),
         ),
-        Field("stream_keep_hours", float, 24.0, "messages are kept on the bus for so long, hours", Within(0.1, 720)),
+        Field(
+            "stream_keep_hours",
+            float,
+            24.0,
+            "messages that no saved state has counted are kept on the bus for so long, hours",
+            Within(0.1, 720),
+        ),
         Field(
             "stream_keep_mb",
             int,
             4096,
-            "… and so many megabytes of them in all, which a server sets aside at once",
+            "… and so many megabytes of them in all, which a server sets aside at once; a quarter of them one site",
             Within(1, 1 << 24),
         ),
         Field(

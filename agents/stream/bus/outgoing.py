@@ -21,8 +21,17 @@ from agents.core.files import DiskQueue, Queued
 from agents.core.npz import FormatError, object_of
 from agents.stream.answer_key import HeldKey, answer_key_of, packed_key
 from agents.stream.bus.faults import BusFaults
-from agents.stream.bus.jetstream import ANSWERS_KEY, RETRY_S, Bus, BusError, ConflictError, MissingError, subject_of
-from agents.stream.bus.messages import RECORDS_MAX, packed_records
+from agents.stream.bus.jetstream import (
+    ANSWERS_KEY,
+    RETRY_S,
+    Bus,
+    BusError,
+    ConflictError,
+    FullError,
+    MissingError,
+    subject_of,
+)
+from agents.stream.bus.messages import bodies_of, packed_records
 from agents.stream.bus.options import BusOptions
 from agents.stream.bus.protocol import MessageLabel, Outbound, StreamPosition, committed_of, new_run, site_of_run
 from agents.stream.bus.thread import LoopThread
@@ -33,6 +42,8 @@ COMMITTED_LOOK_S = 1.0
 """How often a publisher looks at what detectors have saved, and whether streams are those that it knows."""
 KEY_LOOK_S = 30.0
 """… and at the key of answers' hashes."""
+REFUSED_S = 60.0
+"""Between two lines of the log that say that streams are full."""
 _SUFFIX = ".msgs"
 _NOTHING = packed_records(np.zeros(0, RECORD))
 _log = structlog.get_logger()
@@ -72,10 +83,8 @@ class OutgoingSpool:
         owners(np.ascontiguousarray(records["client"]), self._slots, of)
         head, bodies, numbers = [], [], dict(self._numbers)
         for slot in np.unique(of).tolist():
-            mine = records[of == slot]
-            for begin in range(0, len(mine), RECORDS_MAX):
-                part = mine[begin : begin + RECORDS_MAX]
-                bodies.append(packed_records(part))
+            for body in bodies_of(records[of == slot]):
+                bodies.append(body)
                 numbers[slot] = numbers.get(slot, 0) + 1
                 head.append([slot, numbers[slot], len(bodies[-1])])
         line = json.dumps({"run": self.run, "messages": head}).encode() + b"\n"
@@ -156,7 +165,8 @@ class BusSender:
         self._thread = LoopThread("bus")
         self._left: dict[str, int] = {}  # messages of each file that are not counted yet
         self._secret = secrets.token_hex(8)  # in ids of messages: who guesses one has its server drop that message
-        self.sent = self.resent = 0
+        self.sent = self.resent = self.refused = 0
+        self._refused_at = -REFUSED_S
         self.faults = BusFaults(options.shown, "not connected yet")
         self._lanes: list[_Lane] = []
         self._work = self._thread.begin(self._run())
@@ -217,6 +227,9 @@ class BusSender:
                         sequence = await self._bus.publish(subject, body, label.text(), message_id, site)
                         if sequence <= out.at.sequence:
                             lane.epoch = (await self._bus.state(subject)).epoch
+                    except FullError as error:
+                        await self._wait_for_room(error)
+                        continue
                     except (BusError, OSError) as error:
                         self.faults.note(error)
                         if isinstance(error, MissingError):
@@ -229,6 +242,14 @@ class BusSender:
                         self.faults.note(None)
                     out.stored(label, StreamPosition(lane.epoch, sequence))
             await lane.more.wait()
+
+    async def _wait_for_room(self, error: FullError) -> None:
+        """A detector makes room when it saves; until then the message waits on this disk. Others go on."""
+        self.refused += 1
+        if time.monotonic() - self._refused_at > REFUSED_S:
+            self._refused_at = time.monotonic()
+            _log.warning("stream_is_full", error=str(error), refused=self.refused)
+        await asyncio.sleep(RETRY_S)
 
     def _body(self, lane: _Lane, label: MessageLabel) -> bytes:
         """The body of a message; of one whose file was set aside nothing, so that those behind it count."""
@@ -305,6 +326,7 @@ class BusSender:
             "error": self.faults.error,
             "sent": self.sent,
             "resent": self.resent,
+            "refused": self.refused,
             "failures": self.faults.failures,
             "unsent": sum(max(out.last + 1 - out.next, 0) for lane in self._lanes for out in list(lane.runs.values())),
             "kept": sum(len(lane.places) for lane in self._lanes),

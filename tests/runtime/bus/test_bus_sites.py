@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import nats
+import numpy as np
 import pytest
 from nats.errors import Error
 
@@ -15,10 +18,12 @@ from agents.core.errors import SettingsError
 from agents.runtime import bootstrap
 from agents.stream.answer_key import answer_key_of, packed_key
 from agents.stream.bus import options as bus_options
-from agents.stream.bus.jetstream import ANSWERS_KEY, KEYS, LABEL, SITE_API, Bus, BusError, subject_of
+from agents.stream.bus.jetstream import ANSWERS_KEY, KEYS, LABEL, SITE_API, Bus, BusError, FullError, subject_of
 from agents.stream.bus.link import BusLink
-from agents.stream.bus.options import BusOptions
+from agents.stream.bus.messages import packed_records
+from agents.stream.bus.options import KEEP_LEAST, BusOptions
 from agents.stream.bus.protocol import MessageLabel, new_run
+from agents.stream.record import RECORD, client_bytes, packed_record
 from agents.stream.slots import slot_of_client
 from tests.runtime.bus.test_bus_damage import CLIENT, body
 from tests.runtime.bus.test_bus_live import plain_names, stored_once
@@ -200,6 +205,60 @@ def test_sites_behind_leaf_nodes_are_judged_as_one_network_and_a_cut_one_catches
         stored_once(bus, asked)
         wait_until(lambda: sum(sent_by(host)["kept"] for host in sites.values()) == 0, 30)
         assert [berlin.stop(), rome.stop(), judging.stop()] == [0, 0, 0]
+
+
+async def _flooding(options: BusOptions, slot: int, stop: threading.Event, refused: list[int]) -> None:
+    """A site that sends the longest messages as fast as it can, and again at once what finds no room."""
+    bus, run, number = Bus(options), new_run("rome"), 0
+    await bus.open("flood")
+    wires = [b"\x3f" + b"%063d" % at + b"\x04test" for at in range(200)]
+    of = time.time(), client_bytes(CLIENT)
+    rows = [packed_record(*of, wire, 1, 99, 0, 1, 60, 60, 1.0, (1,)) for wire in wires]
+    data = packed_records(np.frombuffer(b"".join(rows), RECORD))
+    while not stop.is_set():
+        number += 1
+        label = MessageLabel(run, number, number).text()
+        while not stop.is_set():
+            try:
+                await bus.publish(subject_of(slot), data, label, label, "rome")
+            except FullError:
+                refused.append(number)
+                await asyncio.sleep(0.01)
+            else:
+                break
+    await bus.close()
+
+
+@pytest.mark.slow
+def test_a_site_that_floods_has_a_share_and_pushes_out_nobody(tmp_path: Path) -> None:
+    """Also where nobody judges yet: what others send finds room, and what they have sent stays."""
+    slot, refused, stop = slot_of_client(CLIENT) % SLOTS, list[int](), threading.Event()
+    with cluster(tmp_path) as bus:
+        _replace_server(bus, hub(tmp_path / "hub", free_port()))
+        bus.settings |= {"STREAM": as_user(bus.server, "main"), "STREAM_KEEP_MB": str(SLOTS + 1)}
+        made(options_of(bus.settings["STREAM"], stream_keep_mb=SLOTS + 1))
+        rome = options_of(as_user(bus.server, "rome"), stream_site="rome")
+        flood = threading.Thread(target=lambda: asyncio.run(_flooding(rome, slot, stop, refused)))
+        flood.start()
+        try:
+            wait_until(lambda: len(refused) > 3, 30)
+            assert set(refused) == {KEEP_LEAST + 1}
+            hosts = [bus.listening("m"), bus.listening("b", STREAM=as_user(bus.server, "berlin"), STREAM_SITE="berlin")]
+            for host in hosts:
+                host.wait_ready()
+            clients = [one for one in (f"127.0.1.{at}" for at in range(1, 99)) if slot_of_client(one) % SLOTS == slot]
+            asked = sum(ask(host.port, one, plain_names(host.folder.name, one, 9)) for host in hosts for one in clients)
+            wait_until(lambda: all(sent_by(host)["sent"] > 0 == sent_by(host)["unsent"] for host in hosts), 30)
+            judging = bus.detecting("d1")
+            judging.wait_ready()
+            own = "SELECT count(*) FROM queries WHERE client LIKE '127.0.1.%'"
+            wait_until(lambda: bus.stored() > 0 and bus.rows(own) == [(asked,)], 90)
+            wait_until(lambda: sum(sent_by(host)["kept"] for host in hosts) == 0, 60)
+            wait_until(lambda: refused[-1] > 2 * KEEP_LEAST, 60)  # and it is judged as well, share after share
+            assert [sent_by(host)["resent"] for host in hosts] == [0, 0]
+        finally:
+            stop.set()
+            flood.join()
 
 
 CLIENT_AT = [f"127.0.0.{number}" for number in range(10, 13)]

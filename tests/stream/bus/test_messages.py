@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from agents.core.npz import FormatError
 from agents.dns.name import NAME_MAX
-from agents.stream.bus.messages import heard_records, message_records, packed_records
+from agents.stream.bus.messages import (
+    BODY_MAX,
+    RECORDS_MAX,
+    bodies_of,
+    heard_records,
+    message_records,
+    packed_records,
+)
 from agents.stream.record import RECORD
 
 NOW = 1_767_571_200.0
@@ -38,6 +45,17 @@ def test_a_message_is_read_whole_or_not_at_all() -> None:
     for cut in (data[:3], data[:40], data[:-1], data + b"x", b"XX" + data[2:]):
         with pytest.raises(FormatError, match="cannot read a message of the bus"):
             message_records(cut)
+
+
+@pytest.mark.parametrize("count", [0, 1, 300, 2000])
+def test_messages_are_as_few_as_their_bytes_allow_and_keep_the_order(count: int) -> None:
+    given = records(count)
+    found = bodies_of(given)
+    assert all(len(one) <= BODY_MAX for one in found)
+    assert b"".join(message_records(one).tobytes() for one in found) == given.tobytes()
+    short = given.copy()
+    short["qname_size"], short["qname"] = 0, 0
+    assert len(bodies_of(short)) == -(-count // RECORDS_MAX)
 
 
 def test_short_names_take_little_room() -> None:
