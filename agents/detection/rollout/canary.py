@@ -56,6 +56,14 @@ class CanaryCounts:
         sets = {name: sorted(getattr(self, name)) for name in ("champion_alerts", "candidate_alerts", "hours")}
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | sets
 
+    def plus(self, other: CanaryCounts) -> CanaryCounts:
+        """What was seen of one canary by two detectors."""
+        names = ("queries", "skipped", "timed", "champion_s", "candidate_s")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        joined = {name: getattr(self, name) | getattr(other, name) for name in ("champion_alerts", "candidate_alerts")}
+        domains = {one: self.domains.get(one, 0) + other.domains.get(one, 0) for one in self.domains | other.domains}
+        return replace(self, **sums, **joined, hours=self.hours | other.hours, domains=domains)
+
     def summary(self) -> dict[str, Any]:
         """Numbers for people and programs."""
         micro = {
@@ -129,7 +137,8 @@ class Canary:
     def take_over(self, main: ComparedDetector, files: Mapping[str, bytes]) -> None:
         """Begin with the state of the detector in use. files: of main.save. Nothing may be judged meanwhile."""
         for name in (WINDOWS_FILE, NETWORK_FILE, HABITS_FILE):
-            self._detector.load(name, files[name])
+            if name in files:  # one of several detectors has none of the network
+                self._detector.load(name, files[name])
         self._detector.restore([one for key, one in main.open_incidents.items() if key[0] != NETWORK])
         self._detector.incidents.changes()
 

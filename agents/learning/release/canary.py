@@ -27,6 +27,7 @@ from agents.scoring.model import Model
 
 CANARY_FILE = "canary.json"
 """What was seen of a canary so far, in the folder of the detector's state."""
+DETECTOR_FOLDERS = "detector-*-of-*"
 SAVE_S = 10.0
 """How often that is written down: kill -9 loses at most so much of it."""
 ROLLOUT_LOOK_S = 15.0
@@ -148,6 +149,14 @@ def read_counts(path: Path, model_id: str, begun_at: float) -> CanaryCounts:
     except (OSError, ValueError):
         found = None
     return counts_of(found, model_id, begun_at)
+
+
+def summed_counts(path: Path, model_id: str, begun_at: float) -> CanaryCounts:
+    """What was seen of this canary by all detectors: each of several has a folder of its own beside the file of one."""
+    counts = read_counts(path, model_id, begun_at)
+    for one in sorted(path.parent.glob(f"{DETECTOR_FOLDERS}/{path.name}")):
+        counts = counts.plus(read_counts(one, model_id, begun_at))
+    return counts
 
 
 class CanaryTrial:
@@ -359,7 +368,7 @@ class Rollout(TrialRollout[Transition]):
         row = self.registry.canary()
         if row is None:
             return None
-        return OpenTrial(row, read_counts(self.counts_path, str(row["model_id"]), float(row["begun_at"])))
+        return OpenTrial(row, summed_counts(self.counts_path, str(row["model_id"]), float(row["begun_at"])))
 
     def _restart(self, now: float) -> None:
         self.registry.restart_canary(now)
@@ -385,7 +394,7 @@ def canary_state(registry: ModelRegistry[Model], counts_path: Path, now: float) 
     if row is None:
         return None
     terms, begun_at = terms_of(row), float(row["begun_at"])
-    counts = read_counts(counts_path, str(row["model_id"]), begun_at)
+    counts = summed_counts(counts_path, str(row["model_id"]), begun_at)
     return {
         "model_id": row["model_id"],
         "champion": row.get("champion", ""),

@@ -21,7 +21,7 @@ from agents.core.text import NETWORK
 from agents.core.types import Incident, Verdicts
 from agents.detection import privacy, snapshot
 from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, WINDOWS_FILE, TunnelDetector
-from agents.detection.shared.part import PartDetector
+from agents.detection.shared.part import PartDetector, TrialPartDetector
 from agents.detection.shared.roles import LiveDetector
 from agents.detection.shared.together import TogetherDetector
 from agents.learning.loop.flow_model import FlowModel
@@ -143,6 +143,11 @@ class Among:
     ) -> dict[str, Any]:
         """What its Judge keeps flow-hours by, where clients come and go. then: gets whose clients this process has."""
         return {}
+
+    def candidate(self, model: Any, keys_max: int, *args: Any) -> TrialPartDetector:
+        """A detector beside this one, for a canary. keys_max: of all detectors."""
+        mine = -(-keys_max // self.detectors)
+        return TrialPartDetector(model, mine, *args, view=self.exchange.view(self.name))
 
     def _part(self, make: Maker) -> MadeDetector:
         def of_some(model: Any, keys_max: int, *args: Any) -> PartDetector:
@@ -269,8 +274,6 @@ def check_several(settings: Settings) -> None:
     """Raise SettingsError for settings that several detectors cannot have."""
     if settings.detector_processes > 1 and settings.of(privacy.SPEC)["privacy"] != "off":
         raise SettingsError("cannot use setting DETECTOR_PROCESSES: more than 1 needs PRIVACY=off")
-    if settings.detector_processes > 1 and settings.deploy == "canary":
-        raise SettingsError("cannot use setting DEPLOY=canary: it needs DETECTOR_PROCESSES=1, else no canary judges")
 
 
 def _key(state_dir: Path) -> Key:

@@ -157,7 +157,7 @@ def judge_parts(
         state_dir=folder,
         privacy=detector.privacy,
         renamed=renamed,
-        trial=_trial_of(settings, registry, watched, secret) if among is None and watched is not None else None,
+        trial=_trial_of(settings, registry, watched, secret, among) if watched is not None else None,
         sequences=sequences_of(settings, store, watched, cycles, alerts.send) if watched is not None else None,
         mismatched=mismatched,
         note=note if among is None or not among.judges else among.exchange.notes[among.name],
@@ -188,8 +188,12 @@ def _cycles_in(settings: Settings, among: Among | None) -> Path:
     return settings.state_dir if among is None or among.name == among.exchange.names[0] else among.folder
 
 
-def _trial_of(settings: Settings, registry: ModelRegistry[Model], detector: TunnelDetector, key: Key) -> CanaryTrial:
-    return CanaryTrial(registry, detector, partial(_second_of, settings, key), canary_path(settings))
+def _trial_of(
+    settings: Settings, registry: ModelRegistry[Model], detector: TunnelDetector, key: Key, among: Among | None
+) -> CanaryTrial:
+    path = canary_path(settings) if among is None else among.folder / CANARY_FILE
+    second = partial(_second_of, settings, key, TunnelDetector if among is None else among.candidate)
+    return CanaryTrial(registry, detector, second, path)
 
 
 def _spool_of(settings: Settings, store: Store, among: Among | None) -> SpoolingSink:
@@ -243,13 +247,13 @@ def _slot_hours_of(settings: Settings, store: Store, detector: LiveDetector, amo
 
 
 def canary_path(settings: Settings) -> Path:
-    """Where what was seen of a canary is written."""
+    """Where what was seen of a canary is written; of several detectors, each has a file of this name."""
     return settings.state_dir / CANARY_FILE
 
 
-def _second_of(settings: Settings, key: Key, model: Model) -> TunnelDetector:
+def _second_of(settings: Settings, key: Key, kind: Callable[..., TunnelDetector], model: Model) -> TunnelDetector:
     """A detector beside the one in use, for a canary."""
-    detector = detector_of(settings, model, key, tripwires_of(settings), settings.burn_in_days)
+    detector = _made(settings, kind, model, key, tripwires_of(settings), settings.burn_in_days, None)
     detector.reload_profile(registry_of(settings).profile_of(model))
     return detector
 

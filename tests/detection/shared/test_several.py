@@ -12,12 +12,12 @@ import pytest
 
 from agents.core.npz import FormatError
 from agents.core.text import NETWORK
-from agents.core.types import QueryBatch, Row, Severity, batch_of
+from agents.core.types import QueryBatch, Row, Severity, Verdicts, batch_of
 from agents.detection.detector import HABITS_FILE, WINDOWS_FILE
 from agents.detection.incidents import domain_hash
 from agents.detection.limits import Scale
 from agents.detection.shared.detector_report import detector_report_of
-from agents.detection.shared.part import PartDetector
+from agents.detection.shared.part import PartDetector, TrialPartDetector
 from agents.detection.shared.view import NetworkView, facts_of, known_tables
 from agents.learning.baseline import golden_sessions, golden_traffic
 from agents.stream.slots import SLOTS, detector_for, slot_of_client
@@ -26,7 +26,7 @@ from tests.corpora.evasions import EVASIONS
 from tests.corpora.families import FAMILIES, office_day, session_of
 from tests.corpora.lookalikes import ROLES, traffic
 from tests.detection.test_network import ADDRESSES, data, sent
-from tests.support.detecting import KEYS_MAX, QUIET_S, START, fresh_detector, incidents_of, query, shipped_model
+from tests.support.detecting import BATCH, KEYS_MAX, QUIET_S, START, fresh_detector, incidents_of, query, shipped_model
 from tests.support.several import Several, Told, incidents_of_several, incidents_of_slices, told
 
 MANY = (1, 2, 5)
@@ -264,3 +264,26 @@ def test_windows_of_other_detectors_are_not_taken_over() -> None:
     with pytest.raises(FormatError, match="cannot restore windows: written by detectors that shared nothing"):
         made[1].load_files([(WINDOWS_FILE, saved, lambda client: True)])
     assert len(made[1].flows) == 0
+
+
+@pytest.mark.slow
+def test_a_candidate_beside_each_detector_finds_what_that_finds_and_reports_nothing() -> None:
+    """With the same model: so what a canary of several detectors finds alone is the candidate's doing."""
+    found: dict[str, set[tuple[str, str]]] = {"in use": set(), "candidate": set()}
+
+    def see(number: int, verdicts: Verdicts) -> None:
+        mine = beside[number].detect(verdicts.queries)
+        assert mine.severity.tolist() == verdicts.severity.tolist()
+        for side, one in (("in use", verdicts), ("candidate", mine)):
+            found[side] |= {(each.client, each.domain) for each in one.incidents}
+
+    several = Several(shipped_model(), Scale(), 2, lag_s=LAG_S, see=see)
+    views = [NetworkView(part._view.name, part._view.tables, several._read) for part in several.parts]
+    beside = [TrialPartDetector(shipped_model(), KEYS_MAX, QUIET_S, Scale(), view=view) for view in views]
+    rows = families()
+    for at in range(0, len(rows), BATCH):
+        several.detect(batch_of(rows[at : at + BATCH]))
+    assert found["candidate"] == found["in use"] != set()
+    for one in beside:
+        said = one.take_report(1)
+        assert said is None or (len(said.sent), said.habits, said.mail, said.peaks) == (0, (), (), ())

@@ -17,7 +17,7 @@ from agents.detection.limits import Scale
 from agents.detection.rollout.canary import CanaryCounts
 from agents.learning.baseline import model_bytes
 from agents.learning.registry import ModelRegistry
-from agents.learning.release.canary import CanaryTerms, CanaryTrial, Rollout, canary_state, ending_of
+from agents.learning.release.canary import CanaryTerms, CanaryTrial, Rollout, canary_state, ending_of, summed_counts
 from agents.learning.release.transitions import Author, Transition
 from agents.scoring.model import Model
 from tests.support.carrier import with_factor
@@ -40,6 +40,24 @@ def test_without_a_reason_to_stop_it_goes_on_until_its_time_and_is_promoted() ->
     ending = ending_of(TERMS, COUNTS, {}, BEGUN + 48 * HOUR)
     assert ending is not None and ending.promote
     assert "5,000 queries in 48.0 hours" in ending.reason
+
+
+def test_what_several_detectors_have_seen_of_one_canary_is_summed_up(tmp_path: Path) -> None:
+    """Alerts of one flow count once, whichever number of detectors there was when; another canary's counts do not."""
+    hours = set(list(BUSY)[:1])
+    parts = {
+        ".": replace(COUNTS, queries=10, timed=2, champion_alerts=alerts(2), domains={"a.example": 1}, hours=hours),
+        "detector-1-of-2": replace(COUNTS, queries=5, timed=1, candidate_alerts=alerts(3), domains={"a.example": 2}),
+        "detector-2-of-2": replace(COUNTS, queries=1, timed=0, candidate_alerts=alerts(2, 2), champion_s=1.0),
+        "detector-2-of-3": replace(COUNTS, model_id="another", queries=1_000),
+    }
+    for folder, counts in parts.items():
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "canary.json").write_text(json.dumps(counts.to_json()))
+    found = summed_counts(tmp_path / "canary.json", NEW.model_id, BEGUN)
+    assert (found.queries, found.timed, found.hours, found.domains) == (16, 3, BUSY, {"a.example": 3})
+    assert (found.champion_alerts, found.candidate_alerts) == (alerts(2), alerts(4))
+    assert found.champion_s == pytest.approx(1.02)
 
 
 STOPS: dict[str, tuple[CanaryCounts, Mapping[str, str], str]] = {

@@ -7,6 +7,8 @@ import contextlib
 import random
 import socket
 import sqlite3
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,11 @@ import pytest
 
 from agents.core.text import NETWORK
 from agents.dns.name import from_text
+from agents.learning.release.canary import CanaryTerms
+from agents.runtime.bootstrap import load_settings, make_folders, model_desk_of, registry_of, rollout_of, store_of
+from agents.settings import Settings
 from agents.stream.slots import detector_for
+from tests.support.carrier import LOOSE, TIGHT, carried, with_factor
 from tests.support.commands import Inside, is_one_line
 from tests.support.listening import wait_until
 from tests.support.patience import patient
@@ -112,6 +118,44 @@ def test_names_of_clients_need_one_detector(inside: Inside) -> None:
     assert (done.code, is_one_line(done), "PRIVACY=off" in done.err) == (2, True, True)
 
 
-def test_a_canary_needs_one_detector(inside: Inside) -> None:
-    done = inside("listen", UPSTREAMS="127.0.0.1:9", DETECTOR_PROCESSES="2", DEPLOY="canary")
-    assert (done.code, is_one_line(done), "DEPLOY=canary" in done.err) == (2, True, True)
+@pytest.mark.slow
+def test_each_detector_runs_the_canary_for_its_clients_and_its_end_is_that_of_all(tmp_path: Path) -> None:
+    """Each of two detectors finds a slow channel by the candidate alone; what they have seen is summed up."""
+    settings = load_settings(data_dir=tmp_path)
+    make_folders(settings)
+    registry = registry_of(settings)
+    for factor in (LOOSE, TIGHT):
+        registry.save_candidate(with_factor(factor))
+    registry.promote(with_factor(LOOSE).model_id)
+    terms = CanaryTerms(share=1.0, hours=1.0, queries_min=40, alert_rise=1.0)
+    registry.begin_canary(with_factor(TIGHT).model_id, asdict(terms), time.time() - 60)
+    other = next(client for client in CLIENTS if detector_for(client, 2) == 0)
+    with supervised(tmp_path, DETECTOR_PROCESSES="2", HANG_S="60") as one:
+        wait_until(lambda: len(one.events("canary_begun")) == 2, 30)
+        asked = sum(ask(one.port, client, list(carried("slow.test", 3))[:10]) for client in (TUNNEL, other))
+        wait_until(lambda: seen_of(settings)["queries"] == asked == 20, 40)
+        one.kill("detector-2")
+        wait_until(lambda: len(one.events("canary_begun")) == 3, 30)
+        assert seen_of(settings)["queries"] == 20, "what was seen is kept"
+        asked += sum(ask(one.port, client, list(carried("slow.test", 3))[10:]) for client in (TUNNEL, other))
+        wait_until(lambda: incidents(one) == [(client, "slow.test") for client in sorted((TUNNEL, other))], 30)
+        wait_until(lambda: seen_of(settings)["queries"] == asked == 40, 40)
+        seen = seen_of(settings)
+        assert (seen["champion_alerts"], seen["candidate_alerts"], seen["candidate_alone"]) == (0, 2, 2)
+
+        with contextlib.closing(store_of(settings)) as store:
+            rollout = rollout_of(settings, store)
+            assert rollout.look() is None
+            made = replace(rollout, clock=lambda: time.time() + 3600).look()
+        assert made is not None and made.action == "promote canary", made
+        wait_until(lambda: len(one.events("canary_ended")) == 2, 30)
+        wait_until(lambda: one.state()["model_id"] == with_factor(TIGHT).model_id, 30)
+        assert one.stop() == 0
+
+
+def seen_of(settings: Settings) -> dict[str, Any]:
+    """What all detectors have seen of the canary."""
+    state = model_desk_of(settings).canary()
+    assert state is not None
+    found: dict[str, Any] = state["seen"]
+    return found
