@@ -137,11 +137,11 @@ def _found(data: bytes, seconds: float) -> HuntFound:
 def main() -> int:
     """Answer the question on standard input; who asked holds that open for as long as there is interest."""
     said = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    place, question = HuntPlace(**said["place"]), HuntQuestion(**said["question"])
+    threading.Thread(target=_end_with_parent, args=(place, said["mark"]), name="parent", daemon=True).start()
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else is printed is no part of the answer
     os.nice(NICE)
-    place, question = HuntPlace(**said["place"]), HuntQuestion(**said["question"])
     most = (place.memory_mb + REST_MB) << 20
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     with out:
@@ -149,8 +149,10 @@ def main() -> int:
     return 0
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(place: HuntPlace, mark: str) -> None:
+    """End when who asked is gone; what lies on the disk goes now, since nobody else knows the mark."""
     sys.stdin.buffer.read()
+    remove_work(Path(place.folder), mark)
     os._exit(1)
 
 

@@ -7,6 +7,8 @@ import html
 import io
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -314,6 +316,26 @@ def test_a_client_that_goes_away_ends_its_hunt(tmp_path: Path) -> None:
         base = f"http://{address[0]}:{address[1]}"
         answer = httpx.get(f"{base}/hunts/most-names", headers=AUTH, timeout=patient(60))
         assert answer.status_code == 200
+    world.store.close()
+
+
+@DUCKDB
+@pytest.mark.slow
+def test_a_hunt_ends_with_the_process_that_asked(tmp_path: Path) -> None:
+    code = (
+        "import sys; from agents.runtime.hunt_process import *; desk = HuntDesk(HuntPlace(*eval(sys.argv[1])));"
+        "desk.ask(HuntQuestion(sys.argv[2], seconds=45), lambda: False)"
+    )
+    world = hunting(tmp_path)
+    place = (str(tmp_path / "hunt"), 256, 365, f"sqlite:///{tmp_path / 'queries.db'}", "")
+    asking = subprocess.Popen([sys.executable, "-c", code, repr(place), ENDLESS])
+    try:
+        wait_until(lambda: any(tmp_path.glob("hunt/.work-*")), 60)
+        (hunt,) = Path(f"/proc/{asking.pid}/task/{asking.pid}/children").read_text("ascii").split()
+    finally:
+        asking.kill()
+        asking.wait(patient(30))
+    wait_until(lambda: not Path(f"/proc/{hunt}/exe").exists() and not any(tmp_path.glob("hunt/.work-*")), 30)
     world.store.close()
 
 
