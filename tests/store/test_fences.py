@@ -10,9 +10,12 @@ import pytest
 
 from agents.core.errors import FencedError, StoreError
 from agents.core.types import Verdicts
+from agents.learning.loop.flow_hours import SCHEMA
 from agents.store import SpoolingSink
 from agents.store.codec import decode, encode
+from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.sql import Store
+from tests.support.flow_hours import flow_hours
 from tests.support.listening import wait_until
 from tests.support.verdicts import incident, verdicts
 
@@ -33,6 +36,17 @@ def test_an_older_token_is_refused_with_all_of_its_transaction(store: Store) -> 
     assert store.write(fenced(1, "g.test", "8"), "seven") == 1  # nothing of that transaction is there
     stored = {row["qname"] for row in store.queries(limit=10)[0]}
     assert stored == {"a.test", "b.test", "c.test", "g.test"}
+
+
+def test_flow_hours_of_an_older_token_are_refused_and_those_that_are_there_stay(store: Store) -> None:
+    store.migrate()
+    hours = FlowHourStore(store)
+    hours.add(flow_hours(["a.test"], queries=2), ("7", 9))
+    hours.add(flow_hours(["a.test", "b.test"], queries=3), ("7", 9))
+    with pytest.raises(FencedError, match="cannot write for slot 7"):
+        hours.add(flow_hours(["c.test"], queries=1), ("7", 8))
+    found = hours.read(SCHEMA)
+    assert (list(found.domain), found.numbers[:, 0].tolist()) == (["a.test", "b.test"], [2.0, 3.0])
 
 
 def test_a_spool_keeps_fences_and_leaves_to_the_newer_one_what_is_refused(tmp_path: Path, store: Store) -> None:
