@@ -116,7 +116,7 @@ class IncidentFinder:
             places = _places(connection, search.order, conditions, cursor, limit + 1)
             found = _by_id(connection, places[:limit])
             told = self._counted(connection, search, known) if counted else FacetAnswer(len(places))
-        following = search.order.cursor_at(*places[limit - 1]) if len(places) > limit else None
+        following = search.order.cursor_at(places[limit - 1]) if len(places) > limit else None
         return IncidentPage(found, following, told.count, told.facets, told.at)
 
     def _counted(self, connection: Connection, search: IncidentSearch, known: Sequence[str] | None) -> FacetAnswer:
@@ -131,7 +131,7 @@ class IncidentFinder:
         """Ids of what is found, in its order, at most so many."""
         with self._store.reading("read incidents") as connection:
             conditions = _conditions(search, _known_clients(connection, search.terms))
-            return [incident_id for _, incident_id in _places(connection, search.order, conditions, None, most)]
+            return [place[-1] for place in _places(connection, search.order, conditions, None, most)]
 
     def pages(self, search: IncidentSearch) -> Iterator[Sequence[Incident]]:
         """All that are found, some at a time, in the order of the search."""
@@ -146,7 +146,7 @@ class IncidentFinder:
                 yield found
             if len(places) < EXPORT_IDS:
                 return
-            cursor = search.order.cursor_at(*places[-1])
+            cursor = search.order.cursor_at(places[-1])
 
     def waiting(self) -> dict[str, int]:
         """How many live incidents, HIGH and above, nobody has closed: by state, and how many are CRITICAL."""
@@ -174,7 +174,7 @@ class IncidentFinder:
             beside = [
                 select(_I.incident_id)
                 .select_from(_FROM)
-                .where(*conditions, order.behind(*at, backwards=backwards))
+                .where(*conditions, order.behind(at, backwards=backwards))
                 .order_by(*order.clauses(backwards=backwards))
                 .limit(1)
                 for backwards in (True, False)
@@ -195,17 +195,16 @@ def _places(
     conditions: Sequence[ColumnElement[bool]],
     cursor: str | None,
     limit: int,
-) -> list[tuple[Any, str]]:
-    """(value, id) of the incidents that come next; no more columns, since without an index they are all sorted."""
+) -> list[tuple[Any, ...]]:
+    """Places of the incidents that come next; no more columns, since without an index they are all sorted."""
     further = [order.after(cursor)] if cursor else []
-    statement = select(order.column, _I.incident_id).select_from(_FROM).where(*conditions, *further)
-    rows = connection.execute(statement.order_by(*order.clauses()).limit(limit))
-    return [(value, incident_id) for value, incident_id in rows]
+    statement = select(*order.columns).select_from(_FROM).where(*conditions, *further)
+    return [tuple(row) for row in connection.execute(statement.order_by(*order.clauses()).limit(limit))]
 
 
-def _by_id(connection: Connection, places: Sequence[tuple[Any, str]]) -> list[Incident]:
+def _by_id(connection: Connection, places: Sequence[tuple[Any, ...]]) -> list[Incident]:
     """The incidents in their order, but those that are gone by now."""
-    ids = [incident_id for _, incident_id in places]
+    ids = [place[-1] for place in places]
     rows = connection.execute(select(INCIDENTS).where(_I.incident_id.in_(ids))).mappings()
     found = {row["incident_id"]: incident_of(dict(row)) for row in rows}
     return [found[one] for one in ids if one in found]

@@ -1,9 +1,9 @@
-"""Orders of a list of incidents: by a column, up or down, ties by their ids; and cursors, which are of one order."""
+"""Orders of a list of incidents: by a column, up or down, then by what sets those apart that are equal; and cursors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ UP, DOWN = "up", "down"
 _I = INCIDENTS.c
 _APART = "~"
 """Stands between the parts of a cursor: order, value, id. A value may hold it."""
+_NEXT = ","
+"""Stands between numbers of a cursor."""
 
 
 class _ByBytes(ColumnElement[str]):
@@ -46,17 +48,22 @@ def _bytes_in_postgres(element: _ByBytes, compiler: SQLCompiler, **_: Any) -> st
 
 @dataclass(frozen=True, slots=True)
 class _OrderKey:
-    """What a list is sorted by. first: the direction that people want first. attribute: of an incident."""
+    """What a list is sorted by. first: the direction that people want first. attribute: of an incident.
+
+    newest: those that are equal begin with the one that was detected last; what changes while an incident goes on
+    would let pages leave one out.
+    """
 
     column: ColumnElement[Any]
     attribute: str
     first: str = DOWN
+    newest: bool = False
 
 
 _KEYS: Mapping[str, _OrderKey] = {
     "last_seen": _OrderKey(_I.last_seen, "last_seen"),
     "first_seen": _OrderKey(_I.first_seen, "first_seen"),
-    "severity": _OrderKey(_I.severity, "severity"),
+    "severity": _OrderKey(_I.severity, "severity", newest=True),
     "score": _OrderKey(_I.score, "score"),
     "bytes": _OrderKey(_I.leaked_bytes, "leaked_bytes"),
     "client": _OrderKey(_ByBytes("client"), "client", UP),
@@ -69,7 +76,7 @@ SORT_HELP = f"{', '.join(SORTS)}; with :up or :down"
 
 @dataclass(frozen=True, slots=True)
 class IncidentOrder:
-    """By what, and in which direction; those that are equal by their ids, upwards."""
+    """By what, and in which direction; those that are equal by time of detection where their key says so, and by id."""
 
     name: str = "last_seen"
     direction: str = DOWN
@@ -78,30 +85,40 @@ class IncidentOrder:
         return f"{self.name}:{self.direction}"
 
     @property
-    def column(self) -> ColumnElement[Any]:
-        """What it sorts by."""
-        return _KEYS[self.name].column
+    def _sorted(self) -> list[tuple[ColumnElement[Any], bool]]:
+        """What it sorts by, and whether downwards."""
+        key = _KEYS[self.name]
+        ties: list[tuple[ColumnElement[Any], bool]] = [(_I.detected_at, True)] if key.newest else []
+        return [(key.column, self.direction == DOWN), *ties, (_I.incident_id, False)]
 
-    def clauses(self, *, backwards: bool = False) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    @property
+    def columns(self) -> list[ColumnElement[Any]]:
+        """What it sorts by; the last one is the id."""
+        return [column for column, _ in self._sorted]
+
+    def clauses(self, *, backwards: bool = False) -> list[ColumnElement[Any]]:
         """For ORDER BY."""
-        down = (self.direction == DOWN) != backwards
-        return (desc if down else asc)(self.column), (desc if backwards else asc)(_I.incident_id)
+        return [(desc if down != backwards else asc)(column) for column, down in self._sorted]
 
-    def behind(self, value: Any, incident_id: str, *, backwards: bool = False) -> ColumnElement[bool]:
-        """Whether an incident comes after the one with this value and id; backwards: before it."""
-        down = (self.direction == DOWN) != backwards
-        further = self.column < value if down else self.column > value
-        tied = _I.incident_id < incident_id if backwards else _I.incident_id > incident_id
-        return or_(further, and_(self.column == value, tied))
+    def behind(self, place: Sequence[Any], *, backwards: bool = False) -> ColumnElement[bool]:
+        """Whether an incident comes after the one at this place (values of `columns`); backwards: before it."""
+        further, alike = list[ColumnElement[bool]](), list[ColumnElement[bool]]()
+        for (column, down), value in zip(self._sorted, place, strict=True):
+            further.append(and_(*alike, column < value if down != backwards else column > value))
+            alike.append(column == value)
+        return or_(*further)
 
-    def place_of(self, incident: Incident) -> tuple[Any, str]:
-        """Value and id of an incident."""
-        value = getattr(incident, _KEYS[self.name].attribute)
-        return int(value) if self.name == "severity" else value, incident.incident_id
+    def place_of(self, incident: Incident) -> tuple[Any, ...]:
+        """Values of `columns` of an incident."""
+        key = _KEYS[self.name]
+        value = getattr(incident, key.attribute)
+        ties = (incident.detected_at,) if key.newest else ()
+        return int(value) if self.name == "severity" else value, *ties, incident.incident_id
 
-    def cursor_at(self, value: Any, incident_id: str) -> str:
-        """The cursor of what comes after that value and id."""
-        said = value if isinstance(value, str) else repr(value)
+    def cursor_at(self, place: Sequence[Any]) -> str:
+        """The cursor of what comes after that place."""
+        *numbers, incident_id = place
+        said = _NEXT.join(one if isinstance(one, str) else repr(one) for one in numbers)
         return _APART.join((str(self), said, incident_id))
 
     def after(self, cursor: str) -> ColumnElement[bool]:
@@ -110,24 +127,24 @@ class IncidentOrder:
         said, apart, incident_id = rest.rpartition(_APART)
         if apart and order != str(self) and order in _ORDERS:
             raise UsageError(f"cannot read incidents: the cursor is of the order {order}, the list is {self}")
-        value = _value(said, isinstance(self.column, _ByBytes))
-        if not apart or order != str(self) or value is None:
+        values = _values(said, self.columns[:-1])
+        if not apart or order != str(self) or not values:
             raise UsageError("cannot read incidents: the cursor is not one that a page gave")
-        return self.behind(value, clean(incident_id))
+        return self.behind([*values, clean(incident_id)])
 
 
 _ORDERS = frozenset(f"{name}:{direction}" for name in SORTS for direction in (UP, DOWN))
 
 
-def _value(said: str, is_text: bool) -> str | float | None:
-    """A value of a cursor; None for what is none."""
-    if is_text:
-        return clean(said)
+def _values(said: str, columns: Sequence[ColumnElement[Any]]) -> list[str | float]:
+    """Values of a cursor, of these columns; [] for what is none. A text is one by itself."""
+    if isinstance(columns[0], _ByBytes):
+        return [clean(said)]
     try:
-        value = float(said)
+        values = [float(one) for one in said.split(_NEXT)]
     except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+        return []
+    return [*values] if len(values) == len(columns) and all(map(math.isfinite, values)) else []
 
 
 def order_of(text: str) -> IncidentOrder:

@@ -35,7 +35,7 @@ def made(store: Store) -> list[Incident]:
             leaked_bytes=draw.choice([0.0, 1e-3, 912.0, 2.0**60]),
             first_seen=START + draw.randrange(4) / 3,
             last_seen=START + 100 + draw.randrange(4) / 3,
-            detected_at=START + number,
+            detected_at=START + number % 20,
         )
         for number in range(COUNT)
     )
@@ -46,6 +46,8 @@ def made(store: Store) -> list[Incident]:
 def in_order(found: list[Incident], order: IncidentOrder) -> list[str]:
     """The ids as the order says, by Python."""
     ups = sorted(found, key=lambda one: one.incident_id)
+    if order.name == "severity":
+        ups.sort(key=lambda one: -one.detected_at)
     ups.sort(key=lambda one: getattr(one, ATTRIBUTES[order.name]), reverse=order.direction == DOWN)
     return [one.incident_id for one in ups]
 
@@ -98,6 +100,9 @@ def test_a_cursor_of_another_order_is_refused(store: Store, made: list[Incident]
     for forged in ("x", "1767225700.0_9c1f0a7be2d34455", "score:down~nan~00", "score:down~~", "score:down~1", "~~"):
         with pytest.raises(UsageError, match="the cursor is not one that a page gave"):
             finder.page(IncidentSearch(order=order_of("score")), cursor=forged)
+    for forged in ("severity:down~3~00", "severity:down~3,nan~00", "severity:down~3,1,2~00", "severity:down~,~00"):
+        with pytest.raises(UsageError, match="the cursor is not one that a page gave"):
+            finder.page(IncidentSearch(order=order_of("severity")), cursor=forged)
 
 
 @pytest.mark.parametrize("text", ["queries", "score:", "score:sideways", ":up", "score:up:up", "score down"])
