@@ -79,21 +79,21 @@ def test_an_hour_that_several_hosts_judge_is_written_once_and_whole(tmp_path: Pa
         hour, at = int(now // HOUR_S) - 1, (now // HOUR_S - 1) * HOUR_S + 600
         shop, evil = [f"w{number}.shop.test" for number in range(5)], names_of(1, 240, "evil.test")
         hosts = [joined(bus, "d1")]
-        send(bus, 1, [message([*shop, *evil], at)])
+        send(bus, 1, [message([*shop, *evil[:120]], at), message(evil[120:], at + 125)])
         wait_until(lambda: bus.stored() == 245, 60)
         if saved:
             wait_until(lambda: hosts[-1].waiting == 0, 30)
         hosts[-1].kill_all()
 
         hosts.append(joined(bus, "d2"))
-        send(bus, 2, [message(shop[:4], at + 900), message(["w1.shop.test"], now - 5)])
+        send(bus, 3, [message(shop[:4], at + 900), message(["w1.shop.test"], now - 5)])
         whole = [(CLIENT, "evil.test", hour, 240.0), (CLIENT, "shop.test", hour, 9.0)]
         wait_until(lambda: hours_of(bus) == whole, 60)
         wait_until(lambda: bus.rows(QUEUED) == [("evil.test",)], 30)
         hosts[-1].kill_all()
 
         hosts.append(joined(bus, "d3"))
-        send(bus, 4, [message(["w2.shop.test"], now - 4)])
+        send(bus, 5, [message(["w2.shop.test"], now - 4)])
         wait_until(lambda: bus.stored() == 251, 60)
         wait_until(lambda: hosts[-1].waiting == 0 or not saved, 30)
         assert hours_of(bus) == whole
