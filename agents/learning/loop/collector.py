@@ -53,14 +53,22 @@ AGAIN_S = 30.0
 _log = structlog.get_logger()
 
 
-class _Turned(NamedTuple):
-    """What an hour left behind."""
+class EndedHour(NamedTuple):
+    """What an hour left behind. flows: those that were copied; domains: of the hour; factor: of limits."""
 
     hour: int
     copy: FlowCopy
     before: CounterReading
     domains: set[str]
+    flows: Flows
     factor: float
+
+    def rows(self, privacy: Privacy, draw: np.random.Generator, rows_max: int) -> FlowHours:
+        """Its flow-hours, at most so many. privacy: whether names are kept."""
+        domains = {domain_hash(domain, self.flows): domain for domain in self.domains}
+        limits = limits_of(self.factor)
+        found = flow_hours(self.copy, self.before, self.hour, limits, self.factor, domains, draw, rows_max)
+        return found if privacy.keeps_names else replace(found, names=[()] * len(found))
 
 
 class WatchedDetector(Protocol):
@@ -112,7 +120,7 @@ class HourCollector:
         self._rows_max, self._appraise_at = rows_max, 0.0
         self._domains: set[str] = set()
         self._before: CounterReading | None = None
-        self._waiting: queue.Queue[_Turned | None] = queue.Queue(WAITING_MAX)
+        self._waiting: queue.Queue[EndedHour | None] = queue.Queue(WAITING_MAX)
         self._draw = np.random.default_rng()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flow-hours", daemon=True)
@@ -154,7 +162,8 @@ class HourCollector:
         self._before = reading_of_counters(copy, hour)
         self._save(self._before)
         if before is not None and over:
-            self._hand_over(_Turned(before.hour, copy, before, domains, self._detector.model.limit_factor))
+            factor = self._detector.model.limit_factor
+            self._hand_over(EndedHour(before.hour, copy, before, domains, self._detector.flows, factor))
         return over
 
     def appraise(self, ts: float, lock: AbstractContextManager[Any] | None = None) -> None:
@@ -168,11 +177,11 @@ class HourCollector:
         self._appraise_at = ts
         appraise_open(self._detector, self._model, before, ts, lock if lock is not None else nullcontext())
 
-    def _hand_over(self, turned: _Turned) -> None:
+    def _hand_over(self, ended: EndedHour) -> None:
         try:
-            self._waiting.put_nowait(turned)
+            self._waiting.put_nowait(ended)
         except queue.Full:
-            _log.error("flow_hours_lost", hour=turned.hour, error="the database has been away for too long")
+            _log.error("flow_hours_lost", hour=ended.hour, error="the database has been away for too long")
 
     def _save(self, reading: CounterReading) -> None:
         try:
@@ -193,27 +202,18 @@ class HourCollector:
         pending: deque[tuple[int, FlowHours]] = deque()
         while not (self._stop.is_set() and self._waiting.empty()):
             with suppress(queue.Empty):
-                turned = self._waiting.get(timeout=AGAIN_S if pending else None)
-                if turned is not None:
-                    self._keep(pending, turned)
-                del turned
+                ended = self._waiting.get(timeout=AGAIN_S if pending else None)
+                if ended is not None:
+                    self._keep(pending, ended)
+                del ended
             while pending and self._written(*pending[0]):
                 pending.popleft()
 
-    def _keep(self, pending: deque[tuple[int, FlowHours]], turned: _Turned) -> None:
+    def _keep(self, pending: deque[tuple[int, FlowHours]], ended: EndedHour) -> None:
         if len(pending) < WAITING_MAX:
-            pending.append((turned.hour, self._rows_of(turned)))
+            pending.append((ended.hour, ended.rows(self._detector.privacy, self._draw, self._rows_max)))
         else:
-            _log.error("flow_hours_lost", hour=turned.hour, error="the database has been away for too long")
-
-    def _rows_of(self, turned: _Turned) -> FlowHours:
-        flows = self._detector.flows
-        domains = {domain_hash(domain, flows): domain for domain in turned.domains}
-        limits = limits_of(turned.factor)
-        rows = flow_hours(
-            turned.copy, turned.before, turned.hour, limits, turned.factor, domains, self._draw, self._rows_max
-        )
-        return rows if self._detector.privacy.keeps_names else replace(rows, names=[()] * len(rows))
+            _log.error("flow_hours_lost", hour=ended.hour, error="the database has been away for too long")
 
     def _written(self, hour: int, rows: FlowHours) -> bool:
         try:

@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -25,9 +25,6 @@ from agents.core.columns import Coded
 from agents.core.errors import AgentsError, BatchRefusedError, FencedError
 from agents.core.npz import FormatError
 from agents.core.types import HOUR_S, Verdicts
-from agents.detection.flows import Flows
-from agents.detection.incidents import domain_hash
-from agents.detection.limits import limits_of
 from agents.detection.shared.slotted import SlottedDetector, slot_files_of
 from agents.learning.loop.collector import (
     AGAIN_S,
@@ -35,15 +32,14 @@ from agents.learning.loop.collector import (
     DOMAINS_MAX,
     KEPT_MAX,
     WAITING_MAX,
+    EndedHour,
     appraise_open,
 )
 from agents.learning.loop.flow_hours import (
     HOUR_ROWS_MAX,
     SCHEMA,
     CounterReading,
-    FlowCopy,
     copied_flows,
-    flow_hours,
     load_reading,
     reading_of_counters,
 )
@@ -60,17 +56,12 @@ _TEXTS = TypeAdapter(list[str])
 _log = structlog.get_logger()
 
 
-class EndedHour(NamedTuple):
-    """What the hour of a slot left behind."""
+class EndedSlotHour(NamedTuple):
+    """The hour of a slot that is over, with the token of the slot's lease."""
 
     slot: int
     token: int
-    hour: int
-    copy: FlowCopy
-    before: CounterReading
-    domains: set[str]
-    flows: Flows
-    factor: float
+    left: EndedHour
 
 
 class WaitingRows(NamedTuple):
@@ -110,7 +101,7 @@ class SlotHours:
         self._rows_max, self._domains_max = max(HOUR_ROWS_MAX // slots, 2), DOMAINS_MAX // slots
         self._waiting_max, self._appraise_at = WAITING_MAX * slots, 0.0
         self._open: dict[int, SlotHour] = {}
-        self._ended: SimpleQueue[EndedHour | None] = SimpleQueue()
+        self._ended: SimpleQueue[EndedSlotHour | None] = SimpleQueue()
         self._unwritten, self._counting = Counter[int](), threading.Lock()
         self._settling: dict[int, float] = {}  # hours, and when the last flow-hours of them were written
         self._draw = np.random.default_rng()
@@ -180,7 +171,8 @@ class SlotHours:
         if before is not None:
             self._count(slot, 1)
             factor = judging.model.limit_factor
-            self._ended.put(EndedHour(slot, one.token, before.hour, copy, before, domains, judging.flows, factor))
+            left = EndedHour(before.hour, copy, before, domains, judging.flows, factor)
+            self._ended.put(EndedSlotHour(slot, one.token, left))
 
     def rest(self, slot: int, now: float, lock: AbstractContextManager[Any]) -> None:
         """End the hour of a slot that has had no message for a while, some time after it. now: Unix seconds."""
@@ -228,17 +220,12 @@ class SlotHours:
             self._follow(time.monotonic() - SETTLED_S)
         self._follow(time.monotonic())
 
-    def _keep(self, pending: deque[WaitingRows], ended: EndedHour) -> None:
+    def _keep(self, pending: deque[WaitingRows], ended: EndedSlotHour) -> None:
         if len(pending) >= self._waiting_max:
             self._count(ended.slot, -1)
-            _log.error("flow_hours_lost", hour=ended.hour, error="the database has been away for too long")
+            _log.error("flow_hours_lost", hour=ended.left.hour, error="the database has been away for too long")
             return
-        domains = {domain_hash(domain, ended.flows): domain for domain in ended.domains}
-        limits = limits_of(ended.factor)
-        rows = flow_hours(
-            ended.copy, ended.before, ended.hour, limits, ended.factor, domains, self._draw, self._rows_max
-        )
-        rows = rows if self._detector.privacy.keeps_names else replace(rows, names=[()] * len(rows))
+        rows = ended.left.rows(self._detector.privacy, self._draw, self._rows_max)
         pending.append(WaitingRows(ended.slot, ended.token, rows))
 
     def _written(self, waiting: WaitingRows) -> bool:
