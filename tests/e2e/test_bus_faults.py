@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -53,17 +54,25 @@ def _silent_server(bus: Cluster) -> None:
     _goes_on(bus)
 
 
+def _filled(path: Path) -> bool:
+    """All room that is left is taken; again and again, as the server, which says nothing of it, frees some itself."""
+    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 12))
+    return os.statvfs(path.parent).f_bavail == 0
+
+
 def _full_disk(bus: Cluster, folder: Path) -> None:
     """One server of three cannot write; then a person makes room, and starts it again."""
     filling = folder / "filling"
-    with filling.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-        except OSError:
-            pass
-    _goes_on(bus, 1000)
-    assert os.statvfs(folder).f_bavail == 0, "the server had room"  # it says nothing of that itself
+    more, full = bus.stored() + 1000, []
+
+    def stored_meanwhile() -> bool:
+        full.append(_filled(filling))
+        return has_stored(bus, more)
+
+    wait_until(stored_meanwhile, 120)
+    assert sum(full) > len(full) / 2, "the server had room"
     filling.unlink()
     bus.servers[2].kill()
     bus.servers[2].start()
