@@ -49,7 +49,7 @@ test: install-dev  ## all tests but those of make test-slow and make e2e
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not e2e and not slow"
 
 test-slow: install-dev  ## processes that hang and die, whole retrainings, weeks of traffic: more than 0.8 s of CPU each
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not e2e" $$(grep -rl --include='test_*.py' 'mark\.slow' tests)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=30 -m "slow and not e2e" $$(grep -rl --include='test_*.py' 'mark\.slow' tests)
 
 test-deep: install-dev  ## tests of networks, with the extra deep (620 MB), in processes of their own: JAX and fork do not mix
 	$(PIP) install --require-hashes -r requirements-deep.txt
@@ -65,7 +65,7 @@ test-bounds: install-dev  ## tests of kernels that read hostile bytes, with ever
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(HOSTILE)
 
 e2e: install-dev  ## docker compose, real tunnels, kill -9, make chaos; says what it skips where an engine or a tool is missing
-	$(BIN)/python -m pytest -rs -m e2e tests/e2e tests/runtime/test_warmup.py
+	$(BIN)/python -m pytest -rs --durations=15 -m e2e tests/e2e tests/runtime/test_warmup.py
 	$(MAKE) chaos || [ "$(CHAOS_MAY)" = show ]
 
 chaos: install-dev  ## every fault in random order under load for CHAOS_S seconds (600): which promises were kept

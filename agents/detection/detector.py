@@ -45,10 +45,10 @@ from agents.detection.state import TS_MAX, Asked, Kind, Left, Scope, Told
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts, to_text
 from agents.scoring.features import FEATURES, VERSION
-from agents.scoring.lexical import Lexical, Tenants, read_names, read_tenants
+from agents.scoring.lexical import Lexical, Tenants, read_names
 from agents.scoring.lexical_kernels import may_hold_secrets
 from agents.scoring.model import Model, detector_type_name
-from agents.scoring.reverse_names import Delegated, delegation_of, read_delegated
+from agents.scoring.reverse_names import Delegated, delegation_of, read_below
 from agents.scoring.tally import ScoreTally
 
 WINDOWS_FILE, NETWORK_FILE, PEAKS_FILE, HABITS_FILE = FILES = (
@@ -230,7 +230,7 @@ class TunnelDetector:
         names, asking = packed(batch.qname), coded(batch.client)
         clients = self.privacy.veil.column(asking) if self.privacy.veil is not None else asking
         found = read_names(names, self.model, self.flows.key)
-        tenants, delegated = read_tenants(found, self.model, self.flows.key), read_delegated(found, self.flows.key)
+        tenants, delegated = read_below(found, self.model, self.flows.key)
         asked = self._asked(batch, names, clients, asking, found)
         tripped = self._tripped(asked, found, asking)
         rows = np.concatenate([np.arange(len(batch)), tenants.rows, delegated.rows])
@@ -521,7 +521,7 @@ class TunnelDetector:
         votes = scale.votes(found.score, asked.discount[: len(batch)])
         explained = asked.discount[: len(batch)] > 1
         sure = scale.confidences(found.score)
-        self._tally.of(self._model_type).note(found.score, explained, sure, scale.suspicious, found.scoring_s)
+        self._tally.note(self._model_type, found.score, explained, sure, scale.suspicious, found.scoring_s)
         if scale.combine == "max":
             votes = self._once(batch, asked, found.names, domains, votes)
         scores = scale.combined(votes, behaviour)

@@ -109,8 +109,6 @@ class Enforcer:
 
     def accept(self, verdicts: Verdicts) -> None:
         """Count what meets a block, and line up incidents; waits for nobody."""
-        if self.mode == EnforceMode.OFF:
-            return
         if self._watched and len(verdicts):
             self._count(verdicts)
         for incident in verdicts.incidents:

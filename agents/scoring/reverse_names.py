@@ -19,7 +19,8 @@ from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Names, packed
 from agents.dns.name import labels_of, wire_of
 from agents.scoring.features import HEX
-from agents.scoring.lexical import Lexical
+from agents.scoring.lexical import Lexical, Tenants, read_tenants
+from agents.scoring.model import Model
 
 ARPA = b"arpa"
 ZONE4, ZONE6 = (b"in-addr", ARPA), (b"ip6", ARPA)
@@ -111,6 +112,11 @@ class Delegated:
     part_bits: NDArray[np.float64]  # (p,)
     name_key: NDArray[np.uint64]  # (d,): another than the name has itself, which is asked for below a domain, too
     domain_key: NDArray[np.uint64]  # (d,): hash of the delegation's wire form
+
+
+def read_below(found: Lexical, model: Model, key: Key) -> tuple[Tenants, Delegated]:
+    """What n names carry beside what they carry below their domains; identities are keyed with `key`."""
+    return read_tenants(found, model, key), read_delegated(found, key)
 
 
 def read_delegated(found: Lexical, key: Key) -> Delegated:

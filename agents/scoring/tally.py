@@ -23,23 +23,6 @@ class TypeTally:
     benign: int = 0
     benign_odd: int = 0
 
-    def note(
-        self,
-        votes: NDArray[np.float32],
-        benign: NDArray[np.bool_],
-        sure: NDArray[np.float64],
-        suspicious: float,
-        seconds: float,
-    ) -> None:
-        """Add a batch. votes, benign, sure: shape (n,); sure: confidence of each vote, 0..1."""
-        odd = votes >= suspicious
-        self.names += len(votes)
-        self.seconds += seconds
-        self.confidence += float(sure.sum())
-        self.odd += int(np.count_nonzero(odd))
-        self.benign += int(np.count_nonzero(benign))
-        self.benign_odd += int(np.count_nonzero(odd & benign))
-
 
 @dataclass(slots=True)
 class ScoreTally:
@@ -47,9 +30,23 @@ class ScoreTally:
 
     by_type: dict[str, TypeTally] = field(default_factory=dict)
 
-    def of(self, name: str) -> TypeTally:
-        """That of a type."""
-        return self.by_type.setdefault(name, TypeTally())
+    def note(
+        self,
+        name: str,
+        votes: NDArray[np.float32],
+        benign: NDArray[np.bool_],
+        sure: NDArray[np.float64],
+        suspicious: float,
+        seconds: float,
+    ) -> None:
+        """Add a batch of a type. votes, benign, sure: shape (n,); sure: confidence of each vote, 0..1."""
+        odd, tally = votes >= suspicious, self.by_type.setdefault(name, TypeTally())
+        tally.names += len(votes)
+        tally.seconds += seconds
+        tally.confidence += float(sure.sum())
+        tally.odd += int(np.count_nonzero(odd))
+        tally.benign += int(np.count_nonzero(benign))
+        tally.benign_odd += int(np.count_nonzero(odd & benign))
 
     def to_json(self) -> dict[str, dict[str, float]]:
         """All numbers, by type."""

@@ -110,12 +110,12 @@ def walk_query(folder: Path) -> Walk:
 
     settings = bootstrap.load_settings(data_dir=folder, upstreams="127.0.0.1:9")
     bootstrap.make_folders(settings)
+    state_dir = settings.state_dir
     stream, walk, stop = SharedStream(1, 1000, ["listener-1", "detector"], wait_s=0.0), Walk(), threading.Event()
     (ring, counters), (fast_ring, fast_counters) = stream.writers(0)
     with walk.heard():
         judge = Judge(bootstrap.judge_parts(settings))
     loop = DetectorLoop(stream, judge, [])
-    stop.set()  # judge what waits, and return
     with _answering() as endpoint, socket.socket(type=socket.SOCK_DGRAM) as client:
         asked = [0]
 
@@ -133,15 +133,16 @@ def walk_query(folder: Path) -> Walk:
                 with walk.noted() if last else contextlib.nullcontext():
                     client.send(_question(number))
                     await asyncio.get_running_loop().sock_recv(client, 4096)
-                await _until(lambda: stream.waiting > 0)
-                with walk.noted() if last else contextlib.nullcontext():
-                    loop.run(stop)
-                    await _until(lambda: _stored(settings.state_dir) == asked[0])
+                    await _until(lambda: _stored(state_dir) == asked[0])
             await listener.stop()
 
         with walk.heard():
             judge.start()
+            judging = threading.Thread(target=loop.run, args=(stop,))
+            judging.start()
         asyncio.run(ask(3))
+        stop.set()
+        judging.join()
         judge.close()
     stream.close()
     return walk

@@ -140,7 +140,8 @@ class QuietTunnel:
     """One tunnel after the other, each a real session's names below a new domain; little of it, and nothing else."""
 
     def __init__(self, port: int, seed: int) -> None:
-        self.finished: list[str] = []  # domains all of whose queries were asked
+        self.finished: dict[str, tuple[float, float]] = {}  # domains that were asked through, and when
+        self._begun = 0.0
         labels = [to_text(one) for one in golden_sessions()["iodine-txt-base32"].qname]
         self._labels = [one.removesuffix("tunnel.test") for one in labels if one.endswith(".tunnel.test")]
         self._at = 0
@@ -150,8 +151,10 @@ class QuietTunnel:
         tunnel, number = divmod(self._at, TUNNEL_QUERIES)
         self._at += 1
         domain = f"q{tunnel}.test"  # no longer than the session's own: its names are as long as names can be
+        if number == 0:
+            self._begun = time.monotonic()
         if number == TUNNEL_QUERIES - 1:
-            self.finished.append(domain)
+            self.finished[domain] = self._begun, time.monotonic()
         return self._labels[number % len(self._labels)] + domain, 16
 
 

@@ -60,7 +60,7 @@ class Run:
     notes: Notes
     ordinary: Mapping[str, Told]
     quiet: Told
-    tunnels: list[str]
+    tunnels: Mapping[str, tuple[float, float]]
     mended: str
     code: int
 
@@ -124,8 +124,7 @@ def _clients(system: System, run: Run) -> Iterator[Promise]:
     yield Promise(
         text, f"{len(apart)} of {queries:,}, and {len(in_vain) - len(apart)} meanwhile", not apart, timed=True
     )
-    messages = [text.replace("[.]", ".") for text in system.channel.taken if QUIET in text.replace("[.]", ".")]
-    missing = [domain for domain in run.tunnels if not any(domain in message for message in messages)]
+    missing = _not_told(system, run)
     text = "every tunnel of the quiet client was found, and its channel told"
     seen = f"{len(run.tunnels) - len(missing)} of {len(run.tunnels)}" + "".join(f" -{name}" for name in missing[:5])
     yield Promise(text, seen, bool(run.tunnels) and not missing)
@@ -134,6 +133,12 @@ def _clients(system: System, run: Run) -> Iterator[Promise]:
         text = "TCP is answered while one client holds all connections, but while the product was being started again"
         restarted = len(run.notes.tcp_failed) - failed
         yield Promise(text, f"{failed} of {run.notes.tcp_asked} not, and {restarted} meanwhile", not failed, timed=True)
+
+
+def _not_told(system: System, run: Run) -> list[str]:
+    """Domains of finished tunnels that no message names."""
+    messages = [text.replace("[.]", ".") for text in system.channel.taken if QUIET in text.replace("[.]", ".")]
+    return [domain for domain in run.tunnels if not any(domain in message for message in messages)]
 
 
 def _processes(system: System, run: Run) -> Iterator[Promise]:
@@ -177,7 +182,10 @@ def report(system: System, run: Run, found: list[Promise]) -> str:
 
 
 def causes(system: System, run: Run) -> str:
-    """What went on when ordinary clients had no answer, and memory was highest, for whoever looks for the cause."""
+    """What went on when ordinary clients had no answer, memory was highest, and a tunnel was asked through in silence.
+
+    For whoever looks for the cause.
+    """
     told = run.ordinary.values()
     kinds = {
         "SERVFAIL": [span for one in told for span in one.failed],
@@ -187,10 +195,14 @@ def causes(system: System, run: Run) -> str:
     counts = {kind: Counter(run.notes.during(*span) for span in spans) for kind, spans in kinds.items()}
     most = sorted(system.memory.samples, key=lambda sample: -sample[1])[:WORST]
     at = [(system.memory.begun + after, size) for after, size in most]
-    peaks = [
+    told_of = [
         f"{size:.0f} MB after {when - system.memory.begun:.0f} s: {run.notes.during(when, when)}\n" for when, size in at
     ]
-    return "".join(peaks) + "".join(
+    stored = system.domains()
+    for domain in _not_told(system, run):
+        found = "an incident is stored" if domain in stored else "no incident is stored"
+        told_of.append(f"{domain}, {found}, during: {run.notes.during(*run.tunnels[domain])}\n")
+    return "".join(told_of) + "".join(
         f"{kind}, {times} times during: {when}\n"
         for kind, found in counts.items()
         for when, times in found.most_common(WORST)

@@ -133,10 +133,16 @@ class System:
 
     def rows(self) -> int:
         """Stored queries."""
+        return int(self._found("SELECT count(*) FROM queries")[0][0])
+
+    def domains(self) -> set[str]:
+        """Domains of which an incident is stored."""
+        return {str(row[0]) for row in self._found("SELECT DISTINCT domain FROM incidents")}
+
+    def _found(self, statement: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(psycopg2.connect(self.postgres.url)) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM queries")
-            found: Any = cursor.fetchone()
-        return int(found[0])
+            cursor.execute(statement)
+            return cursor.fetchall()
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ class Tripwires:
 
     def __init__(self, honeytokens: Path | None = None, strict: StrictGroups | None = None) -> None:
         self._honeytokens = Reread(honeytokens, _search_in) if honeytokens else None
-        self._strict = strict
+        self._strict = strict or None  # none is asked where there is no group
 
     def tripped(self, found: Lexical, clients: Coded) -> dict[int, Evidence]:
         """The evidence of rows that trip a wire, by row. clients: who asked for each of the n names, in time order."""

@@ -51,7 +51,9 @@ class Sequences:
     @property
     def hears(self) -> bool:
         """Whether batches are wanted."""
-        return self.watch is not None or self.cycle.collecting or (self.trial is not None and self.trial.running)
+        return (
+            self.watch is not None or self.cycle.collecting or (self.trial is not None and self.trial.begun is not None)
+        )
 
     def see(self, verdicts: Verdicts) -> None:
         """Hear a batch; never waits."""

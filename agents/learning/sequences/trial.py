@@ -110,16 +110,11 @@ class SequenceTrial:
     ) -> None:
         self._models, self._report, self._bounds = models, report, bounds
         self._canary = SequenceCanary(models.folder)
-        self._trial: _Trial | None = None
+        self.begun: _Trial | None = None  # the trial that runs, and wants batches
         self._waiting: queue.Queue[Verdicts | None] = queue.Queue(BATCHES_WAITING_MAX)
         self._stop = threading.Event()
         self._saved = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="sequence-trial", daemon=True)
-
-    @property
-    def running(self) -> bool:
-        """Whether batches are wanted."""
-        return self._trial is not None
 
     @property
     def alive(self) -> bool:
@@ -132,7 +127,7 @@ class SequenceTrial:
 
     def see(self, verdicts: Verdicts) -> None:
         """Look at a batch as soon as there is time; never waits. Under load batches are left out, and counted."""
-        trial = self._trial
+        trial = self.begun
         if trial is None or not len(verdicts):
             return
         try:
@@ -142,7 +137,7 @@ class SequenceTrial:
 
     def forget(self, client: str) -> None:
         """Drop what is known of a client."""
-        if (trial := self._trial) is not None:
+        if (trial := self.begun) is not None:
             trial.forget(client)
 
     def close(self, wait_s: float = 5.0) -> None:
@@ -168,8 +163,8 @@ class SequenceTrial:
     def look(self) -> None:
         """Begin or end a trial as the folder says, and write down what was seen."""
         row = self._canary.row()
-        if row is None or self._trial is None or row != self._trial.row:
-            self._trial = self._begun(row)
+        if row is None or self.begun is None or row != self.begun.row:
+            self.begun = self._begun(row)
         self._save()
 
     def _begun(self, row: dict[str, Any] | None) -> _Trial | None:
@@ -183,13 +178,13 @@ class SequenceTrial:
 
     def hear(self, verdicts: Verdicts) -> None:
         """Let both models look at a batch, and list what the candidate alone finds."""
-        trial = self._trial
+        trial = self.begun
         found = trial.judge(verdicts) if trial is not None else []
         if found and self._report is not None:
             self._report(found)
 
     def _save(self, at_once: bool = False) -> None:
-        trial = self._trial
+        trial = self.begun
         if trial is None or not (at_once or time.monotonic() - self._saved >= SAVE_S):
             return
         self._saved = time.monotonic()

@@ -110,6 +110,7 @@ class Drill:
         self._keep: Callable[[Verdicts], bool] = lambda verdicts: True
         self._rows: queue.SimpleQueue[QueryBatch] = queue.SimpleQueue()  # of COPIES_MAX of each name at most
         self._expected: tuple[dict[bytes, int], ...] = ()  # names of the last drills, and how often they may still come
+        self.expects = False  # whether a batch may have rows of a drill: else it need not be split
         if drill := requested(state_dir / DRILL_REQUEST):
             self._expect(drill, self._plan())  # of the process before this one: its rows may come late
         self._stop = threading.Event()
@@ -160,10 +161,7 @@ class Drill:
 
     def split(self, batch: QueryBatch) -> QueryBatch:
         """The batch without rows of drills, which are judged apart, whether they come in time or not."""
-        expected = self._expected
-        if not expected:
-            return batch
-        names = packed(batch.qname)
+        expected, names = self._expected, packed(batch.qname)
         if DRILL_WIRE not in names.data.lower():  # resolvers change the case of letters
             return batch
         drilled = np.array([_counted_down(expected, bytes(name).lower()) for name in names], np.bool_)
@@ -179,7 +177,7 @@ class Drill:
     def _expect(self, drill: str, plan: Mapping[str, Through]) -> None:
         """Take the names of a drill out of batches from now on."""
         names = {name: COPIES_MAX for intake in plan for name in drill_names(drill, intake)}
-        self._expected = (*self._expected, names)[-KEPT_DRILLS:]
+        self._expected, self.expects = (*self._expected, names)[-KEPT_DRILLS:], True
 
     def _plan(self) -> dict[str, Through]:
         """The intakes of a drill, by the names that they have in its names."""

@@ -25,7 +25,7 @@ class DrillRelay:
         self._expected: dict[str, dict[bytes, int]] = {}  # of the last drills, by name: how often it may still come
         self._rows: list[list[Any]] = []
 
-    alive = True
+    alive, expects = True, True
 
     def start(self, keep: Callable[[Verdicts], bool]) -> None:
         """Nothing runs by itself."""

@@ -30,6 +30,7 @@ from agents.detection.privacy import Privacy, without_names
 from agents.detection.shared.detector_report import DetectorReport
 from agents.detection.shared.roles import CommonCounter, SlotJudge
 from agents.enforcement.enforcer import Enforcer
+from agents.enforcement.options import EnforceMode
 from agents.export.sink import EXPORT_COUNTS, ExportSink
 from agents.learning.release.canary import CanaryTrial
 from agents.learning.sequences.beside import Sequences
@@ -135,10 +136,11 @@ class Judge:
         (parts.restore or self._restore_files)()
         self._hours = parts.slot_hours or parts.hours
         self._enforcer, self._trial = parts.enforcer, parts.trial
-        self._drill = parts.drill
+        self._drill, self._keeps_names = parts.drill, parts.privacy.keeps_names
         self._hunt = () if parts.hunt is None else (parts.hunt,)
+        enforcing = () if self._enforcer.mode == EnforceMode.OFF else (self._enforcer,)
         self.fanout = Fanout(
-            [self.alerts, self.exports, self._enforcer, *self._hunt, self.spool]
+            [self.alerts, self.exports, *enforcing, *self._hunt, self.spool]
         )  # what is stored counts as sent after a restart
         self._saved, self._save_fault = time.monotonic(), ""
         self._lock = threading.Lock()
@@ -287,7 +289,7 @@ class Judge:
         again: a process that was killed may have stored or spooled it: then what it kept counts.
         """
         self._tried.wait(FIRST_TRY_S)
-        whole, batch = len(batch), self._drill.split(batch)
+        whole, batch = len(batch), self._drill.split(batch) if self._drill.expects else batch
         drilled = whole - len(batch)
         if drilled and not len(batch):
             return Outcome(drilled, drilled, 0, 0)
@@ -352,7 +354,7 @@ class Judge:
 
     def _send(self, verdicts: Verdicts) -> Verdicts:
         """Give verdicts to the sinks, without the names that are not to be kept; returns what they got."""
-        kept = without_names(verdicts, self._parts.privacy.names)
+        kept = verdicts if self._keeps_names else without_names(verdicts, self._parts.privacy.names)
         if self._parts.writes():
             self.fanout.accept(kept)
         return kept

@@ -39,15 +39,14 @@ class DetectorLoop:
         self._losses = Losses(judge.state_dir, judge.alerts.send)
         self._intake_losses = IntakeLosses(judge.alerts.send)
         self._listened = Listened(judge.state_dir) if alone and set(self._listeners) - {COLLECTOR, RECEIVER} else None
-        self._carried = stream.carried()
+        self._carried, self._wait_s = stream.carried(), stream.take_s
         self._warned = stream.dropped
         self._warn_at = self._last_batch_at = 0.0
 
     def run(self, stop: threading.Event, beat: Beat = lambda allow_s: None) -> None:
         """Judge until `stop` is set and nothing waits. beat: signs of life; a large batch may take its time."""
-        wait_s = self._stream.take_s
         while True:
-            beat(wait_s)
+            beat(self._wait_s)
             taken = self._stream.take(stop)
             if taken is not None:
                 beat(LOOK_S + FIRST_TRY_S + len(taken.ts) * QUERY_S)

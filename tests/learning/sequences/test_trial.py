@@ -103,7 +103,7 @@ def test_a_candidate_that_passed_is_on_trial_and_then_promoted(tmp_path: Path) -
     )
     assert [one.decision for one in world.models.history.newest(2)] == ["deployed", "canary"]
     world.trial.look()
-    assert not world.trial.running
+    assert world.trial.begun is None
 
 
 def test_rules_stop_it_and_the_model_in_use_stays(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_one_on_trial_is_not_replaced_and_survives_a_restart(tmp_path: Path) -> 
     again = SequenceTrial(world.models, None)
     again.start()
     again.see(judged(machines(1, 1, 1)))
-    wait_until(lambda: again.running)
+    wait_until(lambda: again.begun is not None)
     again.see(judged(machines(1, 2, 2)))
     again.close()
     counts = world.canary.counts()
