@@ -333,6 +333,7 @@ def _hosts(settings: Settings) -> str:
     bad = found.behind | silent
     each = [
         f"{name} runs {one.model_id} since {utc(one.since)}, {counted(one.slots, 'slot')}"
+        + (f", canary {one.candidate} since {utc(one.candidate_since)}" if one.candidate else "")
         + (f", silent since {utc(one.at)}" if name in silent else "")
         for name, one in sorted(found.hosts.items())
         if not bad or name in bad

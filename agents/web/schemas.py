@@ -31,6 +31,8 @@ class HostOnBus(BaseModel):
     at: float = Field(description="when it said so last")
     slots: int = Field(description="parts of the clients that it judges", examples=[32])
     lag: int = Field(description="messages of these that no saved state has", examples=[60])
+    candidate: str = Field("", description="the model of a canary that judges there beside it; empty = none does")
+    candidate_since: float = Field(0.0, description="since when, Unix seconds")
     behind: bool = Field(description="it runs another model than the one in force")
     silent: bool = Field(description="it has said nothing for a while")
 

@@ -135,13 +135,13 @@ class Deploying(Detecting):
         self.registry.promote(made.model_id)
         return made.model_id
 
-    def running(self) -> dict[str, str]:
-        """Which model each host says it runs."""
+    def running(self, what: str = "model_id") -> dict[str, str]:
+        """Which model each host says it runs. what: "candidate" = that of a canary."""
         try:
             found = json.loads((self.folder / "data" / "cluster.json").read_bytes())
         except FileNotFoundError:
             return {}
-        return {host: one["model_id"] for host, one in found["hosts"].items()}
+        return {host: one[what] for host, one in found["hosts"].items()}
 
 
 class Cluster:

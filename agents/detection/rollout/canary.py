@@ -119,10 +119,22 @@ class ComparedDetector(Detector, Protocol):
 
 
 class Canary:
-    """A candidate on trial. detector: with the candidate, and nothing seen yet; it takes over what `main` has seen."""
+    """A candidate on trial. detector: with the candidate, and nothing seen yet; it takes over what `main` has seen.
 
-    def __init__(self, detector: ComparedDetector, share: float, shadow: bool, counts: CanaryCounts) -> None:
+    alerts_max, domains_max: see ALERTS_MAX and DOMAINS_MAX.
+    """
+
+    def __init__(
+        self,
+        detector: ComparedDetector,
+        share: float,
+        shadow: bool,
+        counts: CanaryCounts,
+        alerts_max: int = ALERTS_MAX,
+        domains_max: int = DOMAINS_MAX,
+    ) -> None:
         self._detector, self._shadow, self.counts = detector, shadow, counts
+        self._alerts_max, self._domains_max = alerts_max, domains_max
         self._share = 1.0 if shadow else share
         self._clients: dict[str, bool] = {}
         self._mine: set[str] = set()  # its clients as incidents call them
@@ -143,9 +155,13 @@ class Canary:
         self._detector.incidents.changes()
 
     def resume(self, incidents: Sequence[Incident]) -> None:
-        """Go on with incidents that it alone had when the process stopped."""
+        """Go on with incidents that it alone had when the process stopped; the counts of then may lack them."""
         self._detector.restore(incidents)
         self._told |= {(one.client, one.domain): one for one in incidents}
+        self._mine.update([one.client for one in incidents])
+        self._count(incidents, self.counts.candidate_alerts)
+        for domain in {one.domain for one in incidents if _is_alert(one)} - self.counts.domains.keys():
+            self._remember(domain)
 
     def judge(self, batch: QueryBatch, verdicts: Verdicts, main: ComparedDetector, explain: bool = True) -> Verdicts:
         """The verdicts of the detector in use on a batch, with what the candidate adds.
@@ -235,13 +251,13 @@ class Canary:
 
     def _remember(self, domain: str) -> None:
         domains = self.counts.domains
-        if domain in domains or len(domains) < DOMAINS_MAX:
+        if domain in domains or len(domains) < self._domains_max:
             domains[domain] = domains.get(domain, 0) + 1
 
     def _count(self, incidents: Sequence[Incident], alerts: set[str]) -> None:
         """Count alerts at the canary's clients."""
         for one in incidents:
-            if _is_alert(one) and len(alerts) < ALERTS_MAX and one.client != NETWORK and self._is_mine(one):
+            if _is_alert(one) and len(alerts) < self._alerts_max and one.client != NETWORK and self._is_mine(one):
                 alerts.add(_hashed(f"{one.client}|{one.domain}"))
 
     def _is_mine(self, one: Incident) -> bool:

@@ -51,7 +51,8 @@ class ModelDesk:
 
     check: raises ModelError for a model that may not be restored. tell: sends a message over every channel.
     publish: gives the state of the registry to other programs; returns a line for each problem. terms: of canaries.
-    canary_path: where what was seen of one is written.
+    canary_path: where what was seen of one is written. hosts: where a candidate judges on a bus, by name, since when
+    (Unix seconds); None = there is no bus.
     """
 
     registry: ModelRegistry[Model]
@@ -62,10 +63,13 @@ class ModelDesk:
     publish: Callable[[], Sequence[str]] = tuple
     terms: Mapping[str, Any] = field(default_factory=dict)
     canary_path: Path = Path(CANARY_FILE)
+    hosts: Callable[[str], Mapping[str, float] | None] = lambda model_id: None
 
     def canary(self) -> dict[str, Any] | None:
         """The canary that runs; see release/canary.py. Raises ModelError."""
-        return canary_state(self.registry, self.canary_path, time.time())
+        found = canary_state(self.registry, self.canary_path, time.time())
+        hosts = self.hosts(str(found["model_id"])) if found is not None else None
+        return found if found is None or hosts is None else found | {"hosts": dict(hosts)}
 
     def versions(self) -> list[dict[str, Any]]:
         """Every model file; see ModelRegistry.list. Raises ModelError."""

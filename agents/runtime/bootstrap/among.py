@@ -25,9 +25,11 @@ from agents.detection.shared.part import PartDetector, TrialPartDetector
 from agents.detection.shared.roles import LiveDetector
 from agents.detection.shared.together import TogetherDetector
 from agents.learning.loop.flow_model import FlowModel
+from agents.learning.registry import ModelRegistry
 from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.several.exchange import DetectorExchange, Several
 from agents.runtime.several.network_process import NETWORK_PROCESS
+from agents.scoring.model import Model
 from agents.settings import Settings
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.stream.slots import SLOTS, detector_for, slot_of_client
@@ -142,6 +144,15 @@ class Among:
         model: Callable[[], FlowModel | None],
     ) -> dict[str, Any]:
         """What its Judge keeps flow-hours by, where clients come and go. then: gets whose clients this process has."""
+        return {}
+
+    def trial_of(
+        self,
+        detector: LiveDetector,
+        registry: ModelRegistry[Model],
+        made: Callable[[Callable[..., TunnelDetector], Model], TunnelDetector],
+    ) -> dict[str, Any]:
+        """What its Judge runs canaries by, where clients come and go. made: a detector of a kind, with a candidate."""
         return {}
 
     def candidate(self, model: Any, keys_max: int, *args: Any) -> TrialPartDetector:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,28 +19,33 @@ from agents.core.protocols import library
 from agents.core.text import NETWORK
 from agents.core.types import Incident, Verdicts
 from agents.detection import privacy
-from agents.detection.detector import empty_verdicts
+from agents.detection.detector import TunnelDetector, empty_verdicts
 from agents.detection.known_services import load_entries
+from agents.detection.shared.part import TrialPartDetector
 from agents.detection.shared.roles import LiveDetector
 from agents.detection.shared.slotted import SlottedDetector
 from agents.detection.shared.together import TogetherDetector
 from agents.detection.tripwires.honeytokens import load_honeytokens
 from agents.learning.loop.flow_model import FlowModel
+from agents.learning.registry import ModelRegistry
 from agents.learning.release.learnt_registry import CURRENT_FILE
 from agents.runtime.bootstrap.among import Among, MadeDetector, Maker
 from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings
-from agents.runtime.bootstrap.judging import honeytokens_path, known_path
+from agents.runtime.bootstrap.judging import canary_path, honeytokens_path, known_path
 from agents.runtime.bootstrap.models import model_type_of, registry_of
+from agents.runtime.bus.canary_sharing import CanarySender, CanaryTaker, key_of_counts
 from agents.runtime.bus.file_sharing import FileSender, FileTaker, SharedFile
 from agents.runtime.bus.model_sharing import ModelSender, ModelTaker
 from agents.runtime.bus.network_mirror import Detecting
 from agents.runtime.bus.publisher_process import Publishing
+from agents.runtime.bus.slot_canary import SlotCanaries
 from agents.runtime.bus.slot_hours import SlotHours
 from agents.runtime.bus.worker_process import Tokens, Working
 from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.judging.judge import Judge, JudgeParts
 from agents.runtime.several.exchange import DetectorExchange
 from agents.runtime.several.network_process import NETWORK_PROCESS
+from agents.scoring.model import Model
 from agents.settings import Settings
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.stream.answer_key import packed_key
@@ -67,8 +73,6 @@ def bus_options_of(settings: Settings) -> BusOptions:
         _check_credentials(Path(found.creds))
     if settings.of(privacy.SPEC)["privacy"] != "off":
         raise SettingsError("cannot use setting STREAM: it needs PRIVACY=off, since a client's address says its slot")
-    if settings.deploy == "canary":
-        raise SettingsError("cannot use setting STREAM with DEPLOY=canary: no canary judges on a bus")
     if found.keep_hours * 3600 < 2 * found.snapshot_s:
         raise SettingsError("cannot use setting STREAM_KEEP_HOURS: it must be twice STREAM_SNAPSHOT_S at least")
     try:
@@ -124,17 +128,41 @@ class OnBus(Among):
 
     def _part(self, make: Maker) -> MadeDetector:
         """Sequences are collected where one detector has all clients."""
-        slots = self.link.options.slots
 
         def of_slots(model: Any, keys_max: int, *args: Any) -> SlottedDetector:
             """keys_max: of all hosts."""
-            mine = max(-(-keys_max * KEYS_FACTOR // slots), min(KEYS_MIN, keys_max))
-            return SlottedDetector(self.slot_of, self.exchange.views(), model, mine, *args)
+            return SlottedDetector(self.slot_of, self.exchange.views(), model, self._slot_keys(keys_max), *args)
 
         make_private_folder(self.folder)
         detector = make(of_slots)
         parts = {"restore": lambda: None, "owns": lambda incident: False, "slots": detector}
         return MadeDetector(detector, parts, relay=DrillRelay(self.state_dir))
+
+    def _slot_keys(self, keys_max: int) -> int:
+        """Flows that one slot may watch. keys_max: of all hosts."""
+        return max(-(-keys_max * KEYS_FACTOR // self.link.options.slots), min(KEYS_MIN, keys_max))
+
+    def trial_of(
+        self,
+        detector: LiveDetector,
+        registry: ModelRegistry[Model],
+        made: Callable[[Callable[..., TunnelDetector], Model], TunnelDetector],
+    ) -> dict[str, Any]:
+        """What runs canaries in its slots."""
+        if not isinstance(detector, SlottedDetector):
+            return {}
+        views = self.exchange.views()
+
+        def beside(slot: int, model: Model) -> TunnelDetector:
+            def of_slot(model: Any, keys_max: int, *args: Any) -> TrialPartDetector:
+                return TrialPartDetector(model, self._slot_keys(keys_max), *args, view=views(slot))
+
+            return made(of_slot, model)
+
+        def put(slot: int, token: int, data: bytes) -> Future[bool]:
+            return self.link.put_newest(key_of_counts(slot), token, data)
+
+        return {"slot_trial": SlotCanaries(registry, detector, beside, put)}
 
     def hours_of(
         self,
@@ -204,8 +232,9 @@ def detecting_of(settings: Settings, make: Callable[..., JudgeParts]) -> Detecti
     exchange = DetectorExchange(settings.detector_processes, (0, 0))
     working = working_of(settings, exchange, make)
 
+    load = model_type_of(settings).load
+
     def taker(told: Callable[[], Mapping[str, Any]]) -> ModelTaker:
-        load = model_type_of(settings).load
         connect = partial(working.connect, "models")
         name = bus_options_of(settings).name
         return ModelTaker(connect, registry_of(settings), load, name, settings.state_dir, told)
@@ -213,7 +242,10 @@ def detecting_of(settings: Settings, make: Callable[..., JudgeParts]) -> Detecti
     def file_taker() -> FileTaker:
         return FileTaker(partial(working.connect, "files"), taken_files(settings), settings.state_dir)
 
-    return Detecting(exchange, working, taker, file_taker)
+    def canary_taker() -> CanaryTaker:
+        return CanaryTaker(partial(working.connect, "canary"), registry_of(settings), load, settings.state_dir)
+
+    return Detecting(exchange, working, taker, file_taker, canary_taker)
 
 
 def shared_files(settings: Settings) -> list[SharedFile]:
@@ -252,3 +284,12 @@ def model_sender_of(settings: Settings) -> ModelSender | None:
         return None
     connect = partial(BusLink, options, "models")
     return ModelSender(connect, registry_of(settings), options.name, settings.state_dir)
+
+
+def canary_sender_of(settings: Settings) -> CanarySender | None:
+    """What sends canaries that begin here to hosts that judge, where a bus is set. Raises SettingsError."""
+    options = bus_options_of(settings)
+    if not options.servers:
+        return None
+    connect = partial(BusLink, options, "canary")
+    return CanarySender(connect, registry_of(settings), options.name, canary_path(settings))

@@ -141,7 +141,7 @@ def judge_parts(
     detector, more, watched, relay = _alone(settings, make) if among is None else among.made(make)
     detector.reload_profile(registry.profile_of(model))
     detector.incidents.losses, detector.incidents.origins = losses, origins
-    more |= _slot_hours_of(settings, store, detector, among)
+    more |= _slot_parts_of(settings, store, registry, detector, among)
     spool, alerts = _spool_of(settings, store, among), _alerts_of(settings, manager, among)  # it says who holds it
     more |= _drilling(_drill_of(settings, targets, registry, store, alerts.send)) if relay is None else {"drill": relay}
     return JudgeParts(
@@ -239,11 +239,15 @@ def _hours_of(
     )
 
 
-def _slot_hours_of(settings: Settings, store: Store, detector: LiveDetector, among: Among | None) -> dict[str, Any]:
+def _slot_parts_of(
+    settings: Settings, store: Store, registry: ModelRegistry[Model], detector: LiveDetector, among: Among | None
+) -> dict[str, Any]:
+    """What a Judge has beside its collaborators where clients come and go."""
     if among is None:
         return {}
-    then = partial(_after_hour, settings, store, detector)
-    return among.hours_of(detector, FlowHourStore(store), then, learner_of(settings, store).usable_model)
+    then, second = partial(_after_hour, settings, store, detector), partial(_second_of, settings, among.key)
+    model = learner_of(settings, store).usable_model
+    return among.hours_of(detector, FlowHourStore(store), then, model) | among.trial_of(detector, registry, second)
 
 
 def canary_path(settings: Settings) -> Path:

@@ -60,6 +60,8 @@ from agents.runtime.bootstrap.models import (
     registry_of,
     training_of,
 )
+from agents.runtime.bus.canary_sharing import doubt_of_sum
+from agents.runtime.bus.cluster_models import candidate_hosts
 from agents.runtime.trainer import Training, compare_spawned, train_here, train_spawned
 from agents.scoring.model import Model
 from agents.scoring.types import ensemble
@@ -69,6 +71,7 @@ from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.retention import ClockWatch
 from agents.store.sql import Store
+from agents.stream.bus import options as bus_options
 
 LABELS_READ_MAX = 10_000
 """Decisions of people that are looked through for benign domains, the newest."""
@@ -235,8 +238,13 @@ def _replaying(settings: Settings, model: Model) -> TunnelDetector:
 def rollout_of(settings: Settings, store: Store, clock: ClockWatch | None = None) -> Rollout:
     """What ends canaries by their rules. clock: that has been watched for a while."""
     desk, watch = model_desk_of(settings, store), clock or ClockWatch()
-    benign = partial(_called_benign, store)
-    return Rollout(desk.registry, canary_path(settings), desk.follow, benign=benign, doubt=watch.doubt)
+    benign, path = partial(_called_benign, store), canary_path(settings)
+    is_bus = bool(bus_options.SPEC.factory(settings.of(bus_options.SPEC)).servers)
+
+    def doubt() -> str:
+        return watch.doubt() or (doubt_of_sum(path) if is_bus else "")
+
+    return Rollout(desk.registry, path, desk.follow, benign=benign, doubt=doubt)
 
 
 def sequence_rollout_of(settings: Settings, store: Store, clock: ClockWatch) -> SequenceRollout:
@@ -326,6 +334,7 @@ def model_desk_of(settings: Settings, store: Store | None = None) -> ModelDesk:
         publish=publisher_of(settings),
         terms=asdict(canary_terms_of(settings)),
         canary_path=canary_path(settings),
+        hosts=partial(candidate_hosts, settings.state_dir),
     )
 
 

@@ -28,7 +28,14 @@ from agents.learning.release.canary import RolloutThread
 from agents.learning.release.mlflow_server import LearntPublishing
 from agents.runtime.bootstrap.alerts import alert_manager_of, broadcaster_of, outputs_of, sender_of
 from agents.runtime.bootstrap.among import check_several, several_of
-from agents.runtime.bootstrap.bus import bus_options_of, detecting_of, file_sender_of, model_sender_of, publishing_of
+from agents.runtime.bootstrap.bus import (
+    bus_options_of,
+    canary_sender_of,
+    detecting_of,
+    file_sender_of,
+    model_sender_of,
+    publishing_of,
+)
 from agents.runtime.bootstrap.environment import (
     api_token_of,
     folders_of,
@@ -284,7 +291,8 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     trials = RolloutThread(sequence_rollout_of(settings, store, calendar.clock), "sequence-rollout")
     fleet, hunt = FleetThread(fleet_site_of(settings, store)), hunt_options_of(settings)
     days = [DaysThread(day_files_of(settings, store), hunt.file_days)] if hunt.file_days else []
-    senders = [one for one in (model_sender_of(settings), file_sender_of(settings)) if one is not None]
+    shared = model_sender_of(settings), file_sender_of(settings), canary_sender_of(settings)
+    senders = [one for one in shared if one is not None]
     learner = image_learner_of(settings, store)
     images = [ImageThread(learner)] if learner.kind != "off" else []
     publisher = learnt_publisher_of(settings, store)

@@ -18,7 +18,7 @@ SILENT_S = 60.0
 class HostModel(BaseModel):
     """What a host says it runs. since, at: Unix seconds; since it runs this model, and when it said so last.
 
-    lag: messages of its slots that no saved state has.
+    lag: messages of its slots that no saved state has. candidate: of a canary that judges there, "" = none does.
     """
 
     model_id: str
@@ -26,6 +26,8 @@ class HostModel(BaseModel):
     at: float
     slots: int
     lag: int = 0
+    candidate: str = ""
+    candidate_since: float = 0.0
 
 
 class ClusterModels(BaseModel):
@@ -65,6 +67,14 @@ def shown_hosts(state_dir: Path) -> Mapping[str, Any]:
         for name, one in sorted(found.hosts.items())
     ]
     return {"model_id": found.model_id, "hosts": hosts}
+
+
+def candidate_hosts(state_dir: Path, model_id: str) -> Mapping[str, float] | None:
+    """Hosts where this candidate judges, and since when; None where there is no bus, or none runs."""
+    found = cluster_models(state_dir)
+    if found is None:
+        return None
+    return {name: one.candidate_since for name, one in found.hosts.items() if one.candidate == model_id}
 
 
 def cluster_models(state_dir: Path) -> ClusterModels | None:

@@ -82,6 +82,27 @@ def names_of_models(link: BusLink) -> list[str]:
     return [model.model, *filter(None, [model.profile])]
 
 
+def put_model(link: BusLink, registry: ModelInUse[Model], model: Model, since: float, host: str) -> ModelInForce:
+    """Keep a model and its network profile on the bus; what a key is to say of it. Raises BusError."""
+    data, profile = model.to_bytes(), registry.profile_of(model)
+    name, profile_name = f"model-{model.model_id}", f"profile-{model.model_id}" if profile is not None else ""
+    link.put_object(name, data)
+    if profile is not None:
+        link.put_object(profile_name, profile.to_bytes())
+    return ModelInForce(model.model_id, name, hashlib.sha256(data).hexdigest(), profile_name, since, host)
+
+
+def model_on_bus(link: BusLink, found: ModelInForce, load: Callable[[bytes], Model]) -> Model:
+    """A model that a key names. Raises StoreError for another content, ModelError, BusError."""
+    data = link.object(found.model)
+    if hashlib.sha256(data).hexdigest() != found.sha256:
+        raise StoreError(f"cannot take model {found.model_id} from the bus: its content is another")
+    model = load(data)
+    if model.model_id != found.model_id:
+        raise StoreError(f"cannot take model {found.model_id} from the bus: it is {model.model_id}")
+    return model
+
+
 class OnBusThread(RepeatingThread):
     """Steps with a connection, which is opened in the first one that can; what goes wrong is logged once, as EVENT."""
 
@@ -143,13 +164,7 @@ class ModelSender(OnBusThread):
 
     def _send(self, link: BusLink, model: Model, revision: int) -> bool:
         """Put a model in force on the bus, in the place of what the key has at a revision; whether that is done."""
-        data, profile = model.to_bytes(), self._registry.profile_of(model)
-        name, profile_name = f"model-{model.model_id}", f"profile-{model.model_id}" if profile is not None else ""
-        link.put_object(name, data)
-        if profile is not None:
-            link.put_object(profile_name, profile.to_bytes())
-        digest = hashlib.sha256(data).hexdigest()
-        found = ModelInForce(model.model_id, name, digest, profile_name, time.time(), self._host)
+        found = put_model(link, self._registry, model, time.time(), self._host)
         try:
             link.put_value(CHAMPION, found.packed(), revision)
         except ConflictError:  # another host that deploys was faster
@@ -226,12 +241,7 @@ class ModelTaker(OnBusThread):
         return last is not None and last.by != _AUTHOR.by and last.at > found.since
 
     def _put_in_force(self, link: BusLink, found: ModelInForce) -> None:
-        data = link.object(found.model)
-        if hashlib.sha256(data).hexdigest() != found.sha256:
-            raise StoreError(f"cannot take model {found.model_id} from the bus: its content is another")
-        model = self._load(data)
-        if model.model_id != found.model_id:
-            raise StoreError(f"cannot take model {found.model_id} from the bus: it is {model.model_id}")
+        model = model_on_bus(link, found, self._load)
         if found.profile:
             self._registry.save_profile(load_profile(link.object(found.profile)))
         with self._registry.lock("take a model from the bus"):
@@ -245,7 +255,10 @@ class ModelTaker(OnBusThread):
         model_id = self._registry.current().model_id
         known = table.get(self._host, {})
         since = known["since"] if known.get("model_id") == model_id else now
-        table[self._host] = {"model_id": model_id, "since": since, "at": now, **self._told()}
+        line = {"model_id": model_id, "since": since, "at": now, **self._told()}
+        if candidate := line.get("candidate", ""):
+            line["candidate_since"] = known["candidate_since"] if known.get("candidate") == candidate else now
+        table[self._host] = line
         kept = {host: one for host, one in table.items() if now - one["at"] < FORGOTTEN_S}
         with suppress(ConflictError):
             link.put_value(HOSTS, json.dumps(kept).encode(), before.revision)

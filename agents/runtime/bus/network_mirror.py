@@ -21,6 +21,7 @@ from agents.core.errors import StoreError
 from agents.core.npz import FormatError
 from agents.detection.shared.detector_report import DetectorReport, detector_report_of
 from agents.detection.shared.slotted import slot_files_of, slot_state_of
+from agents.runtime.bus.canary_sharing import CanaryTaker, names_of_canary
 from agents.runtime.bus.file_sharing import FileTaker, names_of_files
 from agents.runtime.bus.model_sharing import ModelTaker, names_of_models
 from agents.runtime.bus.worker_process import COMMIT_S, Tokens, Working
@@ -178,7 +179,8 @@ class MirrorLoop(NetworkLoop):
         self._swept_at = time.monotonic()
         slots = [NETWORK_PROCESS, *map(str, range(self._link.options.slots))]
         try:
-            self._link.sweep(slots, [*names_of_models(self._link), *names_of_files(self._link)])
+            used = [*names_of_models(self._link), *names_of_canary(self._link), *names_of_files(self._link)]
+            self._link.sweep(slots, used)
         except (BusError, FormatError) as error:  # nothing is dropped as long as it is not known what is in use
             _log.warning("objects_not_swept", error=str(error))
 
@@ -252,22 +254,25 @@ class Detecting:
     working: Working
     taker: Callable[[Callable[[], Mapping[str, Any]]], ModelTaker]
     file_taker: Callable[[], FileTaker]
+    canary_taker: Callable[[], CanaryTaker]
 
 
 def _slots_of(exchange: DetectorExchange) -> Mapping[str, Any]:
-    """How many slots the detectors of this host hold, and how many messages of them wait or are not saved yet."""
-    held = lag = 0
+    """How many slots the detectors of this host hold, how many messages of them wait or are not saved yet, and which
+    candidate judges beside the model in use."""
+    held, lag, candidate = 0, 0, ""
     for name in exchange.names:
         if bus := exchange.noted(name).get("bus"):
             held, lag = held + int(bus["slots"]), lag + sum(bus["lag"].values())
-    return {"slots": held, "lag": lag}
+            candidate = candidate or str(bus.get("candidate", ""))
+    return {"slots": held, "lag": lag, "candidate": candidate}
 
 
 def run_mirror(detecting: Detecting, stream: SharedStream, ready: Callable[[], None], beat: Beat) -> int:
     """The process, until SIGTERM. Raises BusError where the bus cannot be used."""
     working, exchange = detecting.working, detecting.exchange
     link, tokens = working.connect(NETWORK_PROCESS), Tokens()
-    takers = (detecting.taker(partial(_slots_of, exchange)), detecting.file_taker())
+    takers = (detecting.taker(partial(_slots_of, exchange)), detecting.file_taker(), detecting.canary_taker())
     try:
 
         def loop_of(judge: Judge) -> MirrorLoop:

@@ -88,7 +88,8 @@ class WorkerLoop(DetectorLoop):
     ) -> None:
         super().__init__(stream, judge, (), alone=False)
         self._link, self._tokens, self._shared, self._send_report = link, tokens, stream, send_report
-        self._detector, self._hours, self._options = judge.slots, judge.slot_hours, link.options
+        self._detector, self._hours, self._trial = judge.slots, judge.slot_hours, judge.slot_trial
+        self._options = link.options
         self._slots: dict[int, SlotState] = {}
         self._subjects = {subject_of(slot): slot for slot in range(self._options.slots)}
         self._gave_at, self._given = 0.0, set[tuple[int, int]]()  # slots and tokens that were handed over
@@ -187,6 +188,7 @@ class WorkerLoop(DetectorLoop):
         self._hours.open_slot(slot, token, state)
         self._judge.spool.fenced.discard(str(slot))
         self._judge.take_over(lambda incident: self._slot_of(incident.client) == slot)
+        self._trial.open_slot(slot, token, state, self._judge.lock)
         due = time.monotonic() + self._options.snapshot_s * (1 + slot / self._options.slots) / 2
         at = committed.position
         reader = self._link.read(subject_of(slot), at)
@@ -204,6 +206,7 @@ class WorkerLoop(DetectorLoop):
         with self._judge.lock:
             self._detector.close_slot(slot)
         self._hours.close_slot(slot)
+        self._trial.close_slot(slot, self._judge.lock)
         if self._slots.pop(slot, None) is not None:
             _log.info("slot_left", slot=slot)
 
@@ -311,7 +314,8 @@ class WorkerLoop(DetectorLoop):
         return now >= one.due - soon * self._options.snapshot_s * (1 - SOONER)
 
     def _begin_to_save(self, slot: int, one: SlotState) -> None:
-        state = self._detector.saved_slot(slot, self._judge.lock, self._hours.saved_files(slot))
+        beside = {**self._hours.saved_files(slot), **self._trial.saved_files(slot, self._judge.lock)}
+        state = self._detector.saved_slot(slot, self._judge.lock, beside)
         name = f"{slot}-{one.token}-{one.position.epoch}-{one.position.sequence}"
         committed = Committed(one.token, one.position, one.counted.copy(), one.judged, name)
         one.saving, one.saving_to = self._link.commit(str(slot), committed, one.revision, state), one.position
@@ -323,6 +327,7 @@ class WorkerLoop(DetectorLoop):
         assert saving is not None
         try:
             one.revision, one.saved = saving.result(), one.saving_to
+            self._trial.note_saved(slot)
         except ConflictError as error:
             _log.warning("slot_not_saved", slot=slot, error=str(error))
             self._drop(slot)
@@ -392,6 +397,7 @@ class WorkerLoop(DetectorLoop):
             "gaps": self._link.gaps,
             "repeated": self.repeated,
             "early": self.early,
+            "candidate": self._trial.candidate,
         }
         ends = [found.judging, self._link.alive]
         return replace(found, bus=bus, judging=all(ends))

@@ -32,7 +32,6 @@ from agents.detection.shared.roles import CommonCounter, SlotJudge
 from agents.enforcement.enforcer import Enforcer
 from agents.enforcement.options import EnforceMode
 from agents.export.sink import EXPORT_COUNTS, ExportSink
-from agents.learning.release.canary import CanaryTrial
 from agents.learning.sequences.beside import Sequences
 from agents.runtime.drill.drill import Drill
 from agents.runtime.drill.relay import DrillRelay, relayed_rows
@@ -40,6 +39,7 @@ from agents.runtime.heartbeat import DetectorHealth
 from agents.runtime.judging.fanout import Fanout
 from agents.runtime.judging.hours import LiveHours, SlotHourKeeper
 from agents.runtime.judging.shedding import sampled, totals_of, unexplained
+from agents.runtime.judging.trials import LiveTrial, SlotTrial
 from agents.scoring.model import Model
 from agents.store.hunting.sending import HuntSink
 from agents.store.spool import SpoolingSink
@@ -108,7 +108,7 @@ class JudgeParts:
     note: SharedNote | None = None
     in_force: Mapping[str, Any] | None = None
     hours: LiveHours | None = None
-    trial: CanaryTrial | None = None
+    trial: LiveTrial | None = None
     privacy: Privacy = dataclasses.field(default_factory=Privacy)
     renamed: bool = False  # stored open incidents know clients by other names than those of `privacy`
     sequences: Sequences | None = None
@@ -118,6 +118,7 @@ class JudgeParts:
     counter: CommonCounter | None = None  # `detector`, where it counts all clients for others
     slots: SlotJudge | None = None  # `detector`, where its clients come and go by slots
     slot_hours: SlotHourKeeper | None = None  # … in the place of `hours`
+    slot_trial: SlotTrial | None = None  # … in the place of `trial`
     drilled: Callable[[QueryBatch], object] = lambda batch: None  # takes rows of drills that other detectors found
     saved: Callable[[], None] = lambda: None  # called when its state was written down
     writes: Callable[[], bool] = lambda: True  # else another process writes and alerts what it finds, too
@@ -135,7 +136,7 @@ class Judge:
         self._known_now = self._read_known()
         (parts.restore or self._restore_files)()
         self._hours = parts.slot_hours or parts.hours
-        self._enforcer, self._trial = parts.enforcer, parts.trial
+        self._enforcer, self._trial = parts.enforcer, parts.slot_trial or parts.trial
         self._drill, self._keeps_names = parts.drill, parts.privacy.keeps_names
         self._hunt = () if parts.hunt is None else (parts.hunt,)
         enforcing = () if self._enforcer.mode == EnforceMode.OFF else (self._enforcer,)
@@ -183,6 +184,12 @@ class Judge:
         """What keeps flow-hours, in a process whose clients come and go by slots."""
         assert self._parts.slot_hours is not None
         return self._parts.slot_hours
+
+    @property
+    def slot_trial(self) -> SlotTrial:
+        """What runs canaries, in a process whose clients come and go by slots."""
+        assert self._parts.slot_trial is not None
+        return self._parts.slot_trial
 
     def take_over(self, wanted: Callable[[Incident], bool]) -> None:
         """Go on with stored open incidents of clients that this process judges from now on. Raises StoreError."""

@@ -133,6 +133,29 @@ class BusLink:
         """Replace a value that has this revision still; the new one. Raises BusError, ConflictError."""
         return self._thread.call(self.bus.put_if(key, data, revision))
 
+    def values(self, keys: Sequence[str]) -> list[Versioned]:
+        """The values of keys. Raises BusError."""
+
+        async def get() -> list[Versioned]:
+            return await asyncio.gather(*(self.bus.get(key) for key in keys))
+
+        return self._thread.call(get())
+
+    def put_newest(self, key: str, token: int, data: bytes) -> Future[bool]:
+        """Begin to put a value under a key, with the token of a lease (`newest_of` reads both); whether that was done:
+        not over one that has a newer token."""
+
+        async def put() -> bool:
+            while True:
+                found = await self.bus.get(key)
+                if found.revision and newest_of(found.data)[0] > token:
+                    return False
+                with contextlib.suppress(ConflictError):
+                    await self.bus.put_if(key, b"%d\n%b" % (token, data), found.revision)
+                    return True
+
+        return self._thread.begin(put())
+
     def object(self, name: str) -> bytes:
         """The contents of an object. Raises BusError."""
         return self._thread.call(self.bus.get_object(name))
@@ -359,6 +382,12 @@ class BusLink:
     def has_sent(self, of: str) -> bool:
         """Whether all that was said is on the bus."""
         return self._unsaid.get(of, 0) == 0
+
+
+def newest_of(data: bytes) -> tuple[int, bytes]:
+    """Token and value that `BusLink.put_newest` put; 0 and nothing of what is none, which anybody may replace."""
+    head, mark, body = data.partition(b"\n")
+    return (int(head), body) if mark and head.isdigit() else (0, b"")
 
 
 def _readable(slot: str, data: bytes) -> Committed:

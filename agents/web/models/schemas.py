@@ -184,7 +184,8 @@ class LearntDifference(BaseModel):
 class CanaryAnswer(BaseModel):
     canary: dict[str, Any] | None = Field(
         examples=[{"model_id": _ID, "begun_at": 1767492011.0, "ends_at": 1767664811.0, "seen": {"queries": 1200}}],
-        description="the canary that runs, its terms and what was seen; null = none runs",
+        description="the canary that runs, its terms and what was seen, on a bus `hosts` where it judges, since when;"
+        " null = none runs",
     )
 
 
