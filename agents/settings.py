@@ -156,6 +156,11 @@ class Settings(BaseSettings):
     detector_processes: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="processes that judge queries, each those of its clients; more than 1 needs PRIVACY=off"
     )
+    shared_clients: Annotated[str, AfterValidator(_networks)] = Field(
+        "",
+        description="addresses and networks, comma-separated, that stand for many clients each, as forwarding "
+        "resolvers do: all of DETECTOR_PROCESSES judge their queries, each below other domains",
+    )
     hang_s: Annotated[float, Field(ge=5, le=POSITIVE_MAX)] = Field(
         15.0, description="seconds without a sign of life before a process is killed and started again"
     )

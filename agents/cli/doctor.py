@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
@@ -297,7 +297,16 @@ def _detectors(settings: Settings) -> str:
         raise AgentsError(f"cannot hear of {', '.join(failing)}; {'; '.join(each)}")
     if unsaid := sum(one["unsaid"] for one in state.detectors.values()):
         raise AgentsError(f"cannot count all clients together: {counted(unsaid, 'message')} found no room")
-    return "; ".join(each)
+    return "; ".join([*each, *_busy(state.busy)])
+
+
+def _busy(busy: Mapping[str, float]) -> list[str]:
+    """What is said of clients that ask a large part of all, and have one detector each."""
+    return [
+        f"{client} asked {part:.0%} of the last hour's queries, and one detector judges them: if it stands for many "
+        f"clients, SHARED_CLIENTS={client} has all judge them"
+        for client, part in busy.items()
+    ]
 
 
 def _spool(settings: Settings) -> str:

@@ -42,11 +42,14 @@ from agents.detection.state import (
     WINDOWS,
     WINDOWS_S,
     Asked,
+    Named,
     Room,
     State,
     Stop,
     Told,
 )
+
+_NOT_GIVEN = np.empty(0, SENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,8 @@ def unpacked_past(row: Sequence[Any]) -> Past:
     return Past(Flow(**dict(zip(NUMBERS, numbers, strict=True)), qtypes=dict(qtypes)), incidents, begun)
 
 
-def _empty_told(queries: int, passes_on: bool) -> Told:
-    """Empty output arrays for so many queries. passes_on: sums over clients are counted elsewhere."""
+def _empty_told(queries: int, passes_on: bool, given: NDArray[Any] = _NOT_GIVEN) -> Told:
+    """Empty output arrays for so many queries. passes_on: sums over clients are counted elsewhere; given: of Told."""
     most = 4 * queries  # a query may count for its own flow and its client's sum, and for the same of the network
     return Told(
         np.zeros(queries, EVIDENCE),
@@ -144,6 +147,7 @@ def _empty_told(queries: int, passes_on: bool) -> Told:
         np.zeros(1, SENT),
         np.zeros(queries * passes_on, SENT),
         np.zeros(queries * passes_on, WINDOWS),
+        given,
     )
 
 
@@ -271,6 +275,7 @@ class Flows:
         self.samples: dict[int, tuple[tuple[bytes, int], ...]] = {}  # by row of details; tuples spare the collector
         self.pasts = Pasts()
         self._is_shared = False
+        self.is_parted: Callable[[str], bool] = lambda client: False
         self.network = self if of_network else Flows(max(keys_max // NETWORK_PART, CELLS), key, of_network=True)
         if of_network:
             self.state.room[Room.NETWORK], self.state.room[Room.SHARE] = 1, self.state.room[Room.POOL_MAX]
@@ -312,18 +317,25 @@ class Flows:
             row = len(self.clients)
             if row == len(self.state.clients):
                 self._extend("clients")
-        self.state.clients[row] = (0, 0, NONE, client == "", NONE, 0, NONE, 0, 0)
+        named = Named.NAMELESS if client == "" else Named.PARTED if self.is_parted(client) else Named.NAMED
+        self.state.clients[row] = (0, 0, NONE, int(named), NONE, 0, NONE, 0, 0)
         self.clients[client] = row
         return row
 
     def judge(
-        self, asked: Asked, limits: NDArray[np.float64], together: NDArray[np.float64], rules: NDArray[np.float64]
+        self,
+        asked: Asked,
+        limits: NDArray[np.float64],
+        together: NDArray[np.float64],
+        rules: NDArray[np.float64],
+        given: NDArray[Any] = _NOT_GIVEN,
     ) -> Told:
         """Count queries in their order, and return the evidence of each and its events (judge_kernels.judge).
 
-        limits, together: of a client, and of all clients together.
+        limits, together: of a client, and of all clients together. given: what other detectors say of the queries, if
+        they have judged them before.
         """
-        said = _empty_told(len(asked.ts), bool(self.state.room[Room.ELSEWHERE]))
+        said = _empty_told(len(asked.ts), bool(self.state.room[Room.ELSEWHERE]), given)
 
         def count(row: int) -> tuple[int, int]:
             return judge(self.state, self.network.state, asked, limits, together, rules, said, row)

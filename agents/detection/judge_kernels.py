@@ -93,6 +93,7 @@ from agents.detection.state import (
     UNNUMBERED,
     WATCHED,
     Asked,
+    Named,
     Room,
     Scope,
     State,
@@ -116,6 +117,7 @@ BY_THEMSELVES_MAX = 2
 """Clients whose flows below one domain are incidents by themselves, and count no more for the network. Those of further
 clients do: they are one channel, and become one incident."""
 REVERSE = int(Scope.REVERSE)
+NAMED, NAMELESS = int(Named.NAMED), int(Named.NAMELESS)
 AT_HOME_DOMAINS = 10
 """Domains that a client asks below in a day before it is at home here: an address that was made up asks below one."""
 DONE, NO_FLOWS, NO_PLACES, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARRIERS, SWEEP = map(int, Stop)
@@ -305,8 +307,8 @@ def _weigh(
         take_words_back(state, flow, flow["client"], by.rules[WORDS_SPARED_AT])
     if carries and not flow["alone"]:
         shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, by)
-    plain = asked.discount[i] <= 1 and not (asked.scoped[i] or client["nobody"] or state.room[OF_NETWORK])
-    if plain and new:
+    plain = asked.discount[i] <= 1 and not (asked.scoped[i] or client["nobody"] == NAMELESS or state.room[OF_NETWORK])
+    if plain and new and client["nobody"] == NAMED:
         siblings(state, asked, i, flow, young, by, told, evidence)
     _note_peak(state, flow, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= by.rules[FACTOR_AT]
@@ -330,20 +332,26 @@ def _count(
     """Count a query for its flow; returns whether its name is new. Fills told.amounts (in the order of the sums).
 
     named: whether its name may carry anything; young: whether its domain is young or rare. What a client says by the
-    order of names is the same for the network, where the queries of others come between.
+    order of names is the same for the network, where the queries of others come between; and where the detector that
+    has heard all queries gives it.
     """
-    ts, amounts = asked.ts[i], told.amounts
+    ts, amounts, given = asked.ts[i], told.amounts, len(told.given) > 0
     for one in range(SUMS):
         amounts[one] = 0.0
     flow["queries"] += 1
     flow["last_seen"] = max(flow["last_seen"], ts)
     answered = answers(state, asked, i, flow, young) / discount
-    chosen = choice(state, asked, i, flow)
+    chosen = 0.0 if given else choice(state, asked, i, flow)
     new = named and price(state, asked, i, flow, amounts)
-    if not state.room[OF_NETWORK] or told.unheard[0]:
+    if given:
+        flow["queries"] = max(flow["queries"], told.given[i]["queries"])
+        told.ordered[0] = told.given[i]["chosen"]
+        flow["leaked"] += told.ordered[0]
+    elif not state.room[OF_NETWORK] or told.unheard[0]:
         told.ordered[0] = order(state, asked, i, flow, not new, chosen > 0) if young else 0.0
     else:
         flow["leaked"] += told.ordered[0]
+    told.saying[0]["chosen"], told.saying[0]["queries"] = chosen + told.ordered[0], flow["queries"]
     chosen = (chosen + told.ordered[0]) / discount
     if new or answered > 0 or chosen > 0:
         if amounts[ENCODED] > 0:
@@ -430,7 +438,7 @@ def _judge_one(
     said = told.saying[0]
     said["carries"], said["named"], said["young"], said["alone"] = carried, new, young, flow["alone"]
     said["home"] = max(client["today"], client["yesterday"]) >= AT_HOME_DOMAINS
-    said["apart"] = apart or client["nobody"] != 0
+    said["apart"] = apart or client["nobody"] == NAMELESS
     said["settles"], said["parts"] = flow["alone"] and not was_alone, apart and not was_apart
     said["ordered"], said["leaked"] = told.ordered[0], flow["leaked"]
     said["windows"] = state.flows[client["scattered"]]["windows"] if said["parts"] else NONE
@@ -480,6 +488,7 @@ def _refuse(state: State, network: State, asked: Asked, i: int, by: Measures, to
     if state.room[ELSEWHERE]:
         said["carries"], said["named"], said["young"], said["unheard"], said["windows"] = 1, 1, young, 1, NONE
         said["meets"] = said["home"] = said["apart"] = said["alone"] = said["settles"] = said["parts"] = 0
+        said["ordered"], said["chosen"], said["queries"] = 0.0, 0.0, 0
         _pass_on(state, i, told)
         said["unheard"] = 0
         return

@@ -22,7 +22,9 @@ from agents.detection.counting import flow_kernels
 from agents.detection.counting.flow_kernels import SAMPLES
 from agents.detection.counting.seen_kernels import ROW_WORDS, SIZE_MIN
 from agents.detection.flows import Flows, Past, packed_past, unpacked_past
+from agents.detection.limits import SCATTERED
 from agents.detection.state import DETAIL, FLOW, FLOW_SINCE, NONE, OLD_SUMS, OLD_WINDOWS, WINDOWS, Room
+from agents.dns.name import domain_text
 
 FORMAT, OLD_FORMAT = 6, 5
 """OLD_FORMAT is that of release 0.1, which had a row of windows and details for each flow, and samples as JSON."""
@@ -114,17 +116,27 @@ def load_flows(data: bytes, flows: Flows) -> int:
         raise FormatError(f"cannot restore windows: {error}") from None
 
 
-def load_some_flows(files: Sequence[tuple[bytes, Callable[[str], bool]]], flows: Flows) -> int:
+ByDomain = Callable[[str, str], bool | None]
+"""Whether what a client has below a domain is wanted ("" = the domain is not known); None = the client counts as a
+whole."""
+
+
+def load_some_flows(
+    files: Sequence[tuple[bytes, Callable[[str], bool]]], flows: Flows, by_domain: ByDomain | None = None
+) -> int:
     """Put flows of some clients out of several dumps into new, empty `flows`; returns how many.
 
-    files: a dump, and which of its clients are wanted. Raises FormatError unless all dumps are complete, and of one
-    key, which is that of `flows`.
+    files: a dump, and which of its clients are wanted. by_domain: of clients that count by domain; of two dumps, the
+    flow that carried more is taken, or that of the later one. Raises FormatError unless all dumps are complete, and of
+    one key, which is that of `flows`.
     """
     try:
-        some = [_of_clients(_read(data), wanted) for data, wanted in files]
+        some = [_of_clients(_read(data), wanted, by_domain) for data, wanted in files]
         if any(one.hash_key != flows.key for one in some):
             raise FormatError("written by detectors that shared nothing with these")
-        return _copy_in(flows, _as_one(some)) if some else 0
+        if not some:
+            return 0
+        return _copy_in(flows, _as_one(some) if by_domain is None else _newest(_as_one(some)))
     except FormatError as error:
         raise FormatError(f"cannot restore windows: {error}") from None
 
@@ -137,14 +149,42 @@ def key_of_dump(data: bytes) -> Key:
         raise FormatError(f"cannot restore windows: {error}") from None
 
 
-def _of_clients(kept: Kept, wanted: Callable[[str], bool]) -> Kept:
+def _of_clients(kept: Kept, wanted: Callable[[str], bool], by_domain: ByDomain | None) -> Kept:
     words = flow_kernels.words_of(kept.flows)
     if (words < 0).any() or words.sum() != len(kept.keys) or len(kept.flows) != len(kept.samples):
         raise FormatError("the file is cut off")
     if len(words) and not 0 <= kept.flows["client"].min() <= kept.flows["client"].max() < len(kept.clients):
         raise FormatError("a flow of no client")
     held = np.array([wanted(client) for client in kept.clients], np.bool_)[kept.flows["client"]]
-    rows = np.flatnonzero(held)
+    if by_domain is not None:
+        parted = np.array([by_domain(client, "") is not None for client in kept.clients], np.bool_)
+        for row in np.flatnonzero(parted[kept.flows["client"]]).tolist():
+            client = kept.clients[int(kept.flows["client"][row])]
+            held[row] = bool(by_domain(client, _domain_of(kept.flows[row], kept.samples[row])))
+    return _rows_of(kept, held)
+
+
+def _domain_of(flow: np.void, samples: tuple[tuple[bytes, int], ...]) -> str:
+    if flow["scattered"]:
+        return SCATTERED
+    return domain_text(samples[0][0].lower()) if samples else ""
+
+
+def _newest(kept: Kept) -> Kept:
+    """Of flows of one client below one domain, that which carried most; of equal ones, that of the later file."""
+    numbers = {client: number for number, client in reversed(list(enumerate(kept.clients)))}
+    of = np.array([numbers[client] for client in kept.clients], np.int64)[kept.flows["client"]]
+    keys = of, kept.flows["domain"], kept.flows["scattered"]
+    order = np.lexsort((-np.arange(len(of)), -kept.flows["leaked"], *keys))
+    again = np.zeros(len(order), np.bool_)
+    again[1:] = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
+    held = np.ones(len(order), np.bool_)
+    held[order[again]] = False
+    return kept if held.all() else _rows_of(kept, held)
+
+
+def _rows_of(kept: Kept, held: NDArray[np.bool_]) -> Kept:
+    rows, words = np.flatnonzero(held), flow_kernels.words_of(kept.flows)
     numbers = {row: number for number, row in enumerate(rows.tolist())}
     return replace(
         kept,
@@ -344,6 +384,7 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
         raise FormatError("written at another time than the windows of clients")
     flows.make_room_for(take, int(words[:take].sum()))
     asked, clients = np.unique(kept.flows["client"][:take]), np.full(len(kept.clients), NONE, np.int32)
+    asked = asked[np.lexsort((kept.days[asked, 1], kept.days[asked, 0]))]  # of a client twice, the most domains count
     clients[asked] = flows.rows_of([kept.clients[number] for number in asked.tolist()])
     details = kept.details.copy()
     details["samples"] = np.minimum(np.fromiter(map(len, kept.samples), np.int32, len(details)), SAMPLES)

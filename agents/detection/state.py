@@ -119,7 +119,7 @@ CLIENT = np.dtype(
         ("held", np.int32),  # flows of this client
         ("carriers", np.int32),  # how many of them are carriers
         ("scattered", np.int32),  # its flow of scattered names, or NONE
-        ("nobody", np.uint8),  # the source does not name the client: its flows are not summed over domains
+        ("nobody", np.uint8),  # Named: its flows are not summed over domains here, unless it is NAMED
         ("carriers_at", np.int32),  # row of State.carriers, or NONE
         ("words", np.int32),  # words of State.pool that its flows hold
         ("day", np.int32),  # the last one on which it asked
@@ -193,8 +193,10 @@ PEAK = np.dtype([("row", np.int32), ("scattered", np.int32), ("ratio", np.float3
 SENT = np.dtype(
     [
         ("ordered", np.float64),  # bytes in its place in the order of known names
+        ("chosen", np.float64),  # … and in its type, as its flow counts them
         ("leaked", np.float64),  # of its flow, where that has just become an incident by itself
         ("own_since", np.float64),  # when the incident of its flow was opened, inf = none is open
+        ("queries", np.int64),  # of its flow, with this one
         ("row", np.int32),
         ("windows", np.int32),  # those of its client's sum over domains, where that has just become an incident
         ("greets", np.uint8),  # the client asks below the domain for the first time
@@ -308,6 +310,14 @@ class Stop(IntEnum):
     SWEEP = 8
 
 
+class Named(IntEnum):
+    """Whether sums over domains are kept of a client (State.clients)."""
+
+    NAMED = 0
+    NAMELESS = 1  # the source does not name the client
+    PARTED = 2  # several detectors judge it, and its sums over domains are kept elsewhere (shared.parted)
+
+
 class Left(IntEnum):
     """What is known of a query's way."""
 
@@ -391,3 +401,4 @@ class Told(NamedTuple):
     saying: NDArray[Any]  # shape (1,), SENT, the same
     sent: NDArray[Any]  # SENT, where sums over clients are counted elsewhere
     sent_windows: NDArray[Any]  # WINDOWS of clients' sums over domains, at the time
+    given: NDArray[Any]  # SENT of each query, where another detector has judged them before; else empty

@@ -221,6 +221,9 @@ def _process_metrics(state: DetectorHealth) -> Iterator[Metric]:
         yield Metric(
             f"process_{name}_hangs_total", f"times that {name} was killed since it hung", process.get("hangs", 0)
         )
+    if state.detectors:
+        text = "largest part of an hour's queries that one client asked and one detector judges; 0 = below an eighth"
+        yield Metric("detector_busiest_client_part", text, max(state.busy.values(), default=0.0))
     for name, one in state.detectors.items():
         for key, (suffix, text) in _EACH.items():
             yield Metric(f"{name.replace('-', '_')}_{key}{suffix}", f"{text}, of {name}", one.get(key, 0))

@@ -84,6 +84,7 @@ class DetectorHealth:
     sink_failures: Mapping[str, int] = field(default_factory=dict)
     processes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # stream/shared.ChildState.values
     detectors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # each, where there are several
+    busy: Mapping[str, float] = field(default_factory=dict)  # detection.shared.busy_clients: queries, then parts of all
     oldest_unjudged_at: float = 0.0  # when the oldest query that waits was asked, Unix seconds; 0 = none waits
     last_batch_at: float = 0.0  # when the last batch was finished; 0 = none yet
 

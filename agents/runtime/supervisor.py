@@ -52,6 +52,7 @@ from agents.sources.live.addresses import PACKET
 from agents.sources.live.receiver import Receiving
 from agents.sources.live.sockets import LiveSocket, open_sockets
 from agents.stream.shared import ChildState, SharedStream, shared_states
+from agents.stream.slots import NO_PARTED
 
 Work = Callable[[Callable[[], None], Beat], int]
 """What a process does: told what to call when it is ready and what as a sign of life, returns its exit code."""
@@ -159,7 +160,8 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     most, wait_s = plan.batch_max, plan.batch_wait_s
     if plan.publishing is not None:
         most, wait_s = max(most, BATCH_MAX), max(wait_s, BATCH_WAIT_S)
-    stream = SharedStream(max(len(names), 1), plan.queue_max, children, most, wait_s, count)
+    parted = plan.several.exchange.parted.ranges if plan.several is not None else NO_PARTED
+    stream = SharedStream(max(len(names), 1), plan.queue_max, children, most, wait_s, count, parted)
     signals = Signals(_SIGNALS)
     supervisor = ListeningSupervisor(
         signals,

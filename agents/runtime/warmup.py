@@ -45,6 +45,7 @@ from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns
 from agents.stream.record import RECORD
 from agents.stream.rings import Rings
+from agents.stream.slots import NO_PARTED, PartedClients
 
 NOTE = "kernels are compiled for this processor, once, which takes a minute or two; COMPILED=off works without"
 _BIND_LINE = b"05-Jan-2026 00:00:00.000 client 192.0.2.1#1: query: www.example.com IN A +\n"
@@ -85,14 +86,17 @@ def judging() -> None:
 
 def sharing() -> None:
     """Load what several detectors need beyond that."""
-    tables, model = known_tables(), Model.from_bytes(model_bytes())
-    together = TogetherDetector(model, 64, 3600.0, Scale(), tables=tables)
-    part = PartDetector(model, 64, 3600.0, Scale(), view=NetworkView("detector-1", tables, together.facts))
+    tables, model, parted = known_tables(), Model.from_bytes(model_bytes()), PartedClients("192.0.2.1")
+    together = TogetherDetector(model, 64, 3600.0, Scale(), tables=tables, is_parted=parted.has)
+    view = NetworkView("detector-1", tables, together.facts, parted.has)
+    part = PartDetector(model, 64, 3600.0, Scale(), view=view)
     for at in range(2):
         part.detect(asked_batch([1e6 * at], ["192.0.2.1"], [f"{at}.example.com"], [16]))
         said = part.take_report(at + 1)
         together.count_reports([detector_report_of(said.packed())] if said is not None else [])
-    Rings(memoryview(bytearray(Rings.size_of(2, 1))), 1, (-1, -1)).put(bytes(RECORD.itemsize))
+    parted.slot_of("192.0.2.1", from_text("example.com"))
+    for ranges in (NO_PARTED, parted.ranges):
+        Rings(memoryview(bytearray(Rings.size_of(2, 1))), 1, (-1, -1), ranges).put(bytes(RECORD.itemsize))
 
 
 def listening() -> None:

@@ -1,4 +1,4 @@
-"""What one thread writes into: a ring for each detector, of which each has the clients of its slots (slots.py)."""
+"""What one thread writes into: a ring for each detector, of which each has the queries of its slots (slots.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from agents.stream.record import RECORD, packed_record
 from agents.stream.ring import DROPPED, HEAD, HEADER, SLEEPING, TAIL, Ring
 from agents.stream.ring_kernels import PLACES
-from agents.stream.slot_kernels import owners
+from agents.stream.slots import NO_PARTED, owners_of
 
 __all__ = ["DROPPED", "HEAD", "SLEEPING", "TAIL", "Rings", "RingsArrays"]
 
@@ -27,12 +27,20 @@ class RingsArrays(NamedTuple):
     backlog: NDArray[np.int32]  # (n, 2, ring_kernels.PLACES)
     counted: NDArray[np.int64]  # (n, 1)
     key: NDArray[np.uint64]  # (2,)
+    parted: NDArray[np.uint64]  # (m, 4), see slots.PartedClients.ranges
 
 
 class Rings:
-    """n rings of `capacity` slots each in zeroed memory of `size_of(n, capacity)` bytes. bells: of their takers."""
+    """n rings of `capacity` slots each in zeroed memory of `size_of(n, capacity)` bytes. bells: of their takers;
+    parted: slots.PartedClients.ranges."""
 
-    def __init__(self, memory: memoryview, capacity: int, bells: Sequence[int] = (-1,)) -> None:
+    def __init__(
+        self,
+        memory: memoryview,
+        capacity: int,
+        bells: Sequence[int] = (-1,),
+        parted: NDArray[np.uint64] = NO_PARTED,
+    ) -> None:
         count, size = len(bells), capacity * RECORD.itemsize
         assert len(memory) == self.size_of(count, capacity)
         heads, slots = memory[: count * HEADER], memory[count * HEADER :]
@@ -49,6 +57,7 @@ class Rings:
             np.zeros((count, 2, PLACES), np.int32),
             np.full((count, 1), -1),
             np.frombuffer(secrets.token_bytes(16), np.uint64).copy(),
+            parted,
         )
 
     @staticmethod
@@ -83,6 +92,5 @@ class Rings:
         if self._count == 1:
             return self.rings[0].put(records)
         given = np.frombuffer(records, RECORD)
-        of = np.empty(len(given), np.int64)
-        owners(np.ascontiguousarray(given["client"]), self._count, of)
+        of = owners_of(given, self._count, self.arrays.parted)
         return sum(self.rings[at].put(given[of == at].tobytes()) for at in np.unique(of).tolist())

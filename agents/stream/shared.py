@@ -27,6 +27,7 @@ from agents.stream.ledger import ATTEMPTS_MAX, TOTALS, Intent, Ledger
 from agents.stream.record import RECORD, batch_of_records
 from agents.stream.ring import LINE
 from agents.stream.rings import Rings
+from agents.stream.slots import NO_PARTED
 
 IDLE_S = 1.0
 """The taker looks into the rings at least so often, even if it is not woken."""
@@ -146,8 +147,10 @@ class SharedStream:
         batch_max: int = 1024,
         wait_s: float = 0.05,
         detectors: int = 1,
+        parted: NDArray[np.uint64] = NO_PARTED,
     ) -> None:
-        """names: of all processes. A batch holds `batch_max` records, or fewer once it has waited for `wait_s`."""
+        """names: of all processes. A batch holds `batch_max` records, or fewer once it has waited for `wait_s`. parted:
+        slots.PartedClients.ranges."""
         capacity = -(-queue_max // (listeners * detectors))
         writers = 2 * listeners
         sizes = [*[Ledger.size_of(writers)] * detectors, *[Counters.size()] * writers, *[ChildState.SIZE] * len(names)]
@@ -157,7 +160,7 @@ class SharedStream:
         parts = [memory[end - -(-size // LINE) * LINE :][:size] for end, size in zip(ends, sizes, strict=True)]
         self.listeners, self._bells = listeners, [Bell() for _ in range(detectors)]
         bells = [bell.writing for bell in self._bells]
-        self.groups = [Rings(part, capacity, bells) for part in parts[-writers:]]
+        self.groups = [Rings(part, capacity, bells, parted) for part in parts[-writers:]]
         self._ledgers = [
             Ledger(part.cast("q"), [group.rings[number] for group in self.groups], secrets.token_hex(8))
             for number, part in enumerate(parts[:detectors])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.core.columns import coded
 from agents.core.types import Incident, QueryBatch, Row, Verdicts, batch_of
@@ -16,7 +17,7 @@ from agents.detection.shared.together import TogetherDetector
 from agents.detection.shared.view import Facts, NetworkView, facts_of, known_tables
 from agents.runtime.drill.drill import part_of
 from agents.scoring.model import Model
-from agents.stream.slots import detector_for
+from agents.stream.slots import PartedClients, detector_for
 from tests.support.detecting import BATCH, KEYS_MAX, QUIET_S, fresh_detector
 
 
@@ -42,17 +43,17 @@ class Several:
         burn_in_days: float = 0,
         lag_s: float = 1.0,
         see: Callable[[int, Verdicts], None] = lambda number, verdicts: None,
+        parted: str = "",
     ) -> None:
-        tables = known_tables()
-        options = {"burn_in_days": burn_in_days}
-        self.together = TogetherDetector(model, keys_max, quiet_s, scale, tables=tables, **options)
+        tables, self.parted = known_tables(), PartedClients(parted)
+        has, options = self.parted.has, {"burn_in_days": burn_in_days}
+        is_parted = has if parted else None
+        self.together = TogetherDetector(
+            model, keys_max, quiet_s, scale, tables=tables, is_parted=is_parted, burn_in_days=burn_in_days
+        )
         self._facts = self.together.facts()
-        self.parts = [
-            PartDetector(
-                model, keys_max, quiet_s, scale, view=NetworkView(f"detector-{at + 1}", tables, self._read), **options
-            )
-            for at in range(detectors)
-        ]
+        views = [NetworkView(f"detector-{at + 1}", tables, self._read, has) for at in range(detectors)]
+        self.parts = [PartDetector(model, keys_max, quiet_s, scale, view=view, **options) for view in views]
         self._lag_s, self._see = lag_s, see
         self._waiting: list[bytes] = []
         self._number = 0
@@ -65,8 +66,7 @@ class Several:
         return [one for part in slices(batch, self._lag_s) for one in self._detect(part)]
 
     def _detect(self, batch: QueryBatch) -> list[Incident]:
-        clients = coded(batch.client)
-        owners = np.array([detector_for(one, len(self.parts)) for one in clients.values], np.int64)[clients.codes]
+        owners = self._owners(batch)
         found: list[Incident] = []
         for at, part in enumerate(self.parts):
             mine = owners == at
@@ -78,6 +78,13 @@ class Several:
                 said = part.take_report(self._number)
                 self._waiting += [said.packed()] if said is not None else []
         return [*found, *self.exchange()]
+
+    def _owners(self, batch: QueryBatch) -> NDArray[np.int64]:
+        if self.parted:
+            slots = map(self.parted.slot_of, batch.client, batch.qname)
+            return np.fromiter(slots, np.int64, len(batch)) % len(self.parts)
+        clients = coded(batch.client)
+        return np.array([detector_for(one, len(self.parts)) for one in clients.values], np.int64)[clients.codes]
 
     def exchange(self) -> tuple[Incident, ...]:
         """Count what the detectors said, and let them know."""
@@ -105,10 +112,16 @@ def told(incidents: Sequence[Incident]) -> list[Told]:
 
 
 def incidents_of_several(
-    rows: Iterable[Row], model: Model, detectors: int, batch: int = BATCH, lag_s: float = 1.0, burn_in_days: float = 0
+    rows: Iterable[Row],
+    model: Model,
+    detectors: int,
+    batch: int = BATCH,
+    lag_s: float = 1.0,
+    burn_in_days: float = 0,
+    parted: str = "",
 ) -> list[Incident]:
-    """As detecting.incidents_of, by several detectors."""
-    several = Several(model, Scale(), detectors, lag_s=lag_s, burn_in_days=burn_in_days)
+    """As detecting.incidents_of, by several detectors. parted: addresses that several judge."""
+    several = Several(model, Scale(), detectors, lag_s=lag_s, burn_in_days=burn_in_days, parted=parted)
     found: dict[str, Incident] = {}
     left = iter(rows)
     while part := list(islice(left, batch)):

@@ -143,7 +143,7 @@ class Asking:
         return self.domain, self.pair, f"{NETWORK} {self.domain}"
 
 
-SHARED_BOOKS = "domains", "network"
+SHARED_BOOKS = "domains", "network", "clients"
 """Names of the sums over all clients, as several detectors share them."""
 
 
@@ -167,8 +167,8 @@ class Explainer:
         self.profile: NetworkProfile | None = None
         self._flows = flows
         self._view = view
-        self._domains, self._network = [Book() if view is None else SharedBook(name, view) for name in SHARED_BOOKS]
-        self._clients = Book()
+        self._books = [Book() if view is None else SharedBook(name, view, name == "clients") for name in SHARED_BOOKS]
+        self._domains, self._network, self._clients = self._books
         self.news = News()
         self._habits = Habits()
         self._homes = (-1, 0)  # minute, clients at home
@@ -286,14 +286,14 @@ class Explainer:
 
     def take_spent(self, ts: float, spent: Mapping[str, float]) -> None:
         """Count what other detectors explained: bytes by the name of a book and a key (NetworkView.sending)."""
-        books = dict(zip(SHARED_BOOKS, (self._domains, self._network), strict=True))
+        books = dict(zip(SHARED_BOOKS, self._books, strict=True))
         for name, amount in spent.items():
             book, _, key = name.partition(" ")
             books[book].add(ts, key, amount)
 
     def spent(self, ts: float) -> dict[str, float]:
         """The sums that detectors share, by the name of a book and a key."""
-        books = zip(SHARED_BOOKS, (self._domains, self._network), strict=True)
+        books = zip(SHARED_BOOKS, self._books, strict=True)
         return {f"{name} {key}": amount for name, book in books for key, amount in book.sums(ts) if " " not in key}
 
     def usual(self, ts: float) -> dict[str, float]:
@@ -435,14 +435,20 @@ class Explainer:
         self._habits.load(kept["habits"], kept.get("kinds"))
         self._mail = OrderedDict((client, (day, set(found))) for client, day, found in kept["mail"])
 
-    def absorb(self, data: bytes, wanted: Callable[[str], bool]) -> None:
-        """Take over from a dump what is of wanted clients alone. Raises FormatError for any other contents."""
+    def absorb(
+        self, data: bytes, wanted: Callable[[str], bool], by_domain: Callable[[str, str], bool | None] | None = None
+    ) -> None:
+        """Take over from a dump what is of wanted clients alone. by_domain: see snapshot.ByDomain. Raises FormatError
+        for any other contents."""
         found = Explainer(self._flows)
         found.load(data)
 
         def wanted_pair(key: str) -> bool:
-            client, space, _ = key.partition(" ")
-            return bool(space) and client != NETWORK and wanted(client)
+            client, space, domain = key.partition(" ")
+            if not space or client == NETWORK:
+                return False
+            apart = None if by_domain is None else by_domain(client, domain)
+            return wanted(client) if apart is None else apart
 
         self._domains.absorb(found._domains, wanted_pair)
         self._clients.absorb(found._clients, wanted)

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.columns import Coded, Names, gathered
+from agents.core.columns import Coded, Names, coded, gathered
 from agents.core.types import DAY_S, QueryBatch, Verdicts
 from agents.detection import snapshot
 from agents.detection.counting.flow_kernels import PEAKS, SENDS, SENT_WINDOWS
 from agents.detection.detector import HABITS_FILE, WINDOWS_FILE, TunnelDetector
 from agents.detection.limits import SCATTERED, Evidence, as_listed
+from agents.detection.shared.busy_clients import BusyClients
 from agents.detection.shared.detector_report import (
     VISIT,
     DetectorReport,
@@ -37,13 +38,17 @@ class PartDetector(TunnelDetector):
     def __init__(self, *args: Any, view: NetworkView, **options: Any) -> None:
         super().__init__(*args, **options | {"view": view})
         self._view, self._rolled = view, ""
+        self.busy = BusyClients()
         self._reports: list[DetectorReport] = []
         self._peaks: list[tuple[float, str, str, float]] = []
         self.flows.share(view.tables.familiar, view.tables.heard, reads_only=True)
+        self.flows.is_parted = view.is_parted
 
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
         """Judge a batch; what it says is to be taken afterwards (`take_report`)."""
         self._view.refresh()
+        if len(batch):
+            self.busy.note(float(batch.ts[0]), coded(batch.client))
         return super().detect(batch, explain)
 
     def tick(self, now: float) -> Verdicts | None:
@@ -58,6 +63,10 @@ class PartDetector(TunnelDetector):
     def _told(self, key: tuple[str, str], client: str, evidence: Evidence, event: np.void) -> Evidence | None:
         if key in self.incidents.open or evidence.kind == Kind.SECRET or key[1] == SCATTERED:
             return None
+        if self._view.is_parted(client):
+            known = self._view.facts.parted.get(f"{client} {key[1]}", 0.0)
+            if known >= self.scale.behaviour(evidence.ratio) > 0:
+                return evidence
         listed = self._view.facts.opened.get(key[1])
         if listed is None:
             return None
@@ -139,18 +148,23 @@ class PartDetector(TunnelDetector):
         """Say with the next message who asks below what: one was not heard."""
         self._rolled = ""
 
-    def load_files(self, files: Sequence[tuple[str, bytes, Callable[[str], bool]]]) -> None:
+    def load_files(
+        self,
+        files: Sequence[tuple[str, bytes, Callable[[str], bool]]],
+        by_domain: snapshot.ByDomain | None = None,
+    ) -> None:
         """Restore state of some clients from files that detectors of any number saved.
 
-        files: one of FILES, its contents, and which of its clients are wanted. Raises FormatError for invalid contents.
+        files: one of FILES, its contents, and which of its clients are wanted. by_domain: of clients that count by
+        domain. Raises FormatError for invalid contents.
         """
         windows = [(data, wanted) for name, data, wanted in files if name == WINDOWS_FILE]
-        snapshot.load_some_flows(windows, self.flows)
+        snapshot.load_some_flows(windows, self.flows, by_domain)
         for name, data, wanted in files:
             if name == HABITS_FILE:
-                self.incidents.explainer.absorb(data, wanted)
+                self.incidents.explainer.absorb(data, wanted, by_domain)
 
-    def _roll(self) -> Roll:
+    def _roll(self) -> Roll | None:
         self._rolled = self._view.facts.roll
         flows, state = self.flows, self.flows.state
         rows = np.array(flows.rows(lambda found: found["scattered"] == 0), np.int64)
@@ -163,6 +177,10 @@ class PartDetector(TunnelDetector):
         return Roll(
             visits, list(flows.clients), np.stack([clients[name] for name in snapshot.DAYS], 1).astype(np.int32)
         )
+
+    def gauges(self) -> dict[str, Any]:
+        """Numbers for health and metrics."""
+        return super().gauges() | {"busy": self.busy.counts()}
 
     def save(self, lock: AbstractContextManager[Any]) -> dict[str, bytes]:
         """Its own clients' flows and sums; what is of all clients is not here."""

@@ -105,7 +105,7 @@ def check_arrays(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], na
     _need_times(arrays["ts"])
     discount = arrays["discount"]
     _need(bool(((discount > 0) & (discount < np.inf)).all()))
-    for numbers in (arrays["bits"], sent["ordered"], sent["leaked"], sent["own_since"]):
+    for numbers in (arrays["bits"], sent["ordered"], sent["chosen"], sent["leaked"], sent["own_since"]):
         _need(not np.isnan(numbers).any())
     _need(not np.isnan(arrays["windows"]["now"]).any() and not np.isnan(arrays["windows"]["before"]).any())
     _check_roll(arrays["visits"], arrays["days"], len(head["roll"] or ()))

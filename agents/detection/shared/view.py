@@ -55,6 +55,7 @@ class Facts:
     usual: Mapping[str, float] = field(default_factory=dict)  # bytes of an ordinary day, by domain
     acked: Mapping[str, int] = field(default_factory=dict)
     roll: str = ""  # what counts was begun anew with this mark: each detector says then who asks below what
+    parted: Mapping[str, float] = field(default_factory=dict)  # PartedDetector.scores
 
     def packed(self) -> bytes:
         """As JSON."""
@@ -71,10 +72,17 @@ def facts_of(data: bytes) -> Facts:
 
 
 class NetworkView:
-    """One detector's view of all clients. name: the detector's; read: gives the newest facts."""
+    """One detector's view of all clients. name: the detector's; read: gives the newest facts; is_parted: whether a
+    client is judged by several detectors."""
 
-    def __init__(self, name: str, tables: KnownTables, read: Callable[[], Facts]) -> None:
-        self.name, self.tables, self._read = name, tables, read
+    def __init__(
+        self,
+        name: str,
+        tables: KnownTables,
+        read: Callable[[], Facts],
+        is_parted: Callable[[str], bool] = lambda client: False,
+    ) -> None:
+        self.name, self.tables, self._read, self.is_parted = name, tables, read, is_parted
         self.facts = Facts()
         self._unsent: dict[str, float] = {}
         self._sent: list[tuple[int, dict[str, float]]] = []
@@ -101,13 +109,15 @@ class NetworkView:
 
 
 class SharedBook(Book):
-    """A Book of which the keys of all clients are counted by all detectors together."""
+    """A Book of which the keys of all clients are counted by all detectors together, and those of a parted client."""
 
-    def __init__(self, name: str, view: NetworkView) -> None:
+    def __init__(self, name: str, view: NetworkView, of_clients: bool = False) -> None:
+        """of_clients: its keys are clients."""
         super().__init__()
-        self._name, self._view = name, view
+        self._name, self._view, self._of_clients = name, view, of_clients
 
     def add(self, ts: float, key: str, amount: float) -> float:
         """Count an amount, and return the sum. A key with a client in it is this detector's alone."""
         own = super().add(ts, key, amount)
-        return own if " " in key else self._view.spend(self._name, key, amount)
+        alone = not self._view.is_parted(key) if self._of_clients else " " in key
+        return own if alone else self._view.spend(self._name, key, amount)

@@ -16,14 +16,15 @@ from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError
 from agents.core.files import locked, make_private_folder
 from agents.core.npz import FormatError
-from agents.core.protocols import Detector
 from agents.core.text import NETWORK
 from agents.core.types import Incident, Verdicts
 from agents.detection import privacy, snapshot
 from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, WINDOWS_FILE, TunnelDetector
+from agents.detection.limits import SCATTERED
 from agents.detection.shared.part import PartDetector, TrialPartDetector
 from agents.detection.shared.roles import LiveDetector
-from agents.detection.shared.together import TogetherDetector
+from agents.detection.shared.together import PARTED_FILE, TogetherDetector
+from agents.dns.name import from_text
 from agents.learning.loop.flow_model import FlowModel
 from agents.learning.registry import ModelRegistry
 from agents.runtime.drill.relay import DrillRelay
@@ -32,7 +33,8 @@ from agents.runtime.several.network_process import NETWORK_PROCESS
 from agents.scoring.model import Model
 from agents.settings import Settings
 from agents.store.feedback.flow_hours import FlowHourStore
-from agents.stream.slots import SLOTS, detector_for, slot_of_client
+from agents.stream.bus import options as bus_options
+from agents.stream.slots import SLOTS, PartedClients, detector_for, slot_of_client
 
 _FOLDER = re.compile(r"detector-([1-9][0-9]?)-of-([1-9][0-9]?)", re.ASCII)
 _log = structlog.get_logger()
@@ -140,10 +142,10 @@ class Among:
         self,
         detector: LiveDetector,
         store: FlowHourStore,
-        then: Callable[[Callable[[str], bool], int], None],
+        then: Callable[[Callable[[str, str], bool], int], None],
         model: Callable[[], FlowModel | None],
     ) -> dict[str, Any]:
-        """What its Judge keeps flow-hours by, where clients come and go. then: gets whose clients this process has."""
+        """What its Judge keeps flow-hours by, where clients come and go. then: gets whose flows this process has."""
         return {}
 
     def trial_of(
@@ -176,11 +178,13 @@ class Among:
         return MadeDetector(detector, parts, detector, relay)
 
     def _counter(self, make: Maker) -> MadeDetector:
-        detector = make(partial(TogetherDetector, tables=self.exchange.tables))
+        parted = self.exchange.parted
+        is_parted = parted.has if parted else None
+        detector = make(partial(TogetherDetector, tables=self.exchange.tables, is_parted=is_parted))
         others = [self.state_dir / f"{name}-of-{self.detectors}" for name in self.exchange.names]
         parts = {
             "restore": partial(self._restore_network, detector),
-            "owns": lambda incident: incident.client == NETWORK,
+            "owns": lambda one: one.client == NETWORK or (one.domain == SCATTERED and parted.has(one.client)),
             "erase_to": others,
             "saved": partial(drop_outdated, self.state_dir),
             "counter": detector,
@@ -188,23 +192,54 @@ class Among:
         return MadeDetector(detector, parts)
 
     def _owns(self, incident: Incident) -> bool:
-        return incident.client != NETWORK and self.owns_client(incident.client)
+        return incident.client != NETWORK and self.owns_flow(incident.client, incident.domain)
+
+    def owns_flow(self, client: str, domain: str) -> bool:
+        """Whether this detector judges a client's queries below a domain."""
+        if not self.exchange.parted.has(client):
+            return self.owns_client(client)
+        return domain != SCATTERED and _slot_below(self.exchange.parted, client, domain) in self._slots
 
     def owns_client(self, client: str) -> bool:
-        """Whether this detector judges a client."""
-        return detector_for(client, self.detectors) == self.number
+        """Whether this detector judges a client, or some of its queries where several detectors do."""
+        return self.exchange.parted.has(client) or detector_for(client, self.detectors) == self.number
+
+    @property
+    def _slots(self) -> frozenset[int]:
+        return frozenset(slot for slot in range(SLOTS) if slot % self.detectors == self.number)
+
+    def _wants(self, client: str, domain: str) -> bool | None:
+        """See snapshot.ByDomain: where the domain is not known, each detector takes the flow."""
+        if not self.exchange.parted.has(client):
+            return None
+        return not domain or self.owns_flow(client, domain)
 
     def _restore(self, detector: PartDetector) -> None:
-        mine = frozenset(slot for slot in range(SLOTS) if slot % self.detectors == self.number)
-        saved = [one for name in (WINDOWS_FILE, HABITS_FILE) for one in saved_by_slot(self.state_dir, name, mine)]
+        parted, mine = bool(self.exchange.parted), self._slots
+        files = (WINDOWS_FILE, HABITS_FILE)
+        slots = frozenset(range(SLOTS)) if parted else mine
+        saved = [one for name in files for one in saved_by_slot(self.state_dir, name, slots)]
         try:
-            detector.load_files([(one.name, one.path.read_bytes(), _in_slots(one.slots)) for one in saved])
+            found = [(one.name, one.path.read_bytes(), _in_slots(one.slots & mine)) for one in saved]
+            detector.load_files(found, self._wants if parted else None)
         except (OSError, FormatError) as error:
             _log.warning("state_not_restored", path=str(self.folder), error=str(error))
         if flows := detector.gauges()["flows"]:
             _log.info("windows_restored", flows=flows)
 
-    def _restore_network(self, detector: Detector) -> None:
+    def _restore_parted(self, detector: PartDetector) -> None:
+        """What parted clients carried over domains: from its own file, and from flows that one detector saved."""
+        saved = saved_by_slot(self.state_dir, WINDOWS_FILE, frozenset(range(SLOTS)))
+        try:
+            found = [*(one.path.read_bytes() for one in saved), *_parted_dump(self.state_dir)]
+            files = [(WINDOWS_FILE, data, _no_client) for data in found]
+            detector.load_files(files, partial(_all_of, self.exchange.parted))
+        except (OSError, FormatError) as error:
+            _log.warning("state_not_restored", path=str(self.state_dir / PARTED_FILE), error=str(error))
+
+    def _restore_network(self, detector: TogetherDetector) -> None:
+        if detector.parted is not None:
+            self._restore_parted(detector.parted)
         for name in (NETWORK_FILE, PEAKS_FILE, HABITS_FILE):
             path = self.state_dir / name
             try:
@@ -225,8 +260,11 @@ def restored_of(settings: Settings, detector: TunnelDetector) -> dict[str, Any]:
         saved = saved_by_slot(state_dir, WINDOWS_FILE, every)
         try:
             detector.flows.key = detector.flows.network.key = _key(state_dir)
-            files = [(one.path.read_bytes(), _in_slots(one.slots)) for one in saved]
-            snapshot.load_some_flows(files, detector.flows)
+            parted = PartedClients(settings.shared_clients)
+            files: list[tuple[bytes, Callable[[str], bool]]] = []
+            files += [(data, _no_client) for data in _parted_dump(state_dir) if parted]
+            files += [(one.path.read_bytes(), _in_slots(one.slots)) for one in saved]
+            snapshot.load_some_flows(files, detector.flows, partial(_all_of, parted) if parted else None)
             for name in (NETWORK_FILE, PEAKS_FILE, HABITS_FILE):
                 if (path := state_dir / name).exists():
                     detector.load(name, path.read_bytes())
@@ -242,10 +280,34 @@ def restored_of(settings: Settings, detector: TunnelDetector) -> dict[str, Any]:
 def drop_outdated(state_dir: Path) -> None:
     """Delete saved windows of which each slot has newer ones: they hold what people may have had erased since."""
     newest = {one.path.parent for one in saved_by_slot(state_dir, WINDOWS_FILE, frozenset(range(SLOTS)))}
+    whole, parted = state_dir / WINDOWS_FILE, state_dir / PARTED_FILE
+    if newest == {state_dir} and parted.exists() and parted.stat().st_mtime < whole.stat().st_mtime:
+        parted.unlink()  # one detector judges all again, and has these sums
     for folder, _, detectors in _folders(state_dir):
         if folder not in newest:
             for name in (WINDOWS_FILE, HABITS_FILE) if detectors > 1 else (WINDOWS_FILE,):
                 (folder / name).unlink(missing_ok=True)
+
+
+def _no_client(client: str) -> bool:
+    return False
+
+
+def _all_of(parted: PartedClients, client: str, domain: str) -> bool | None:
+    """See snapshot.ByDomain."""
+    return parted.has(client) or None
+
+
+def _parted_dump(state_dir: Path) -> list[bytes]:
+    """The file of parted clients' sums, where there is one with the key of the newest windows."""
+    path = state_dir / PARTED_FILE
+    if path.exists() and snapshot.key_of_dump(data := path.read_bytes()) == _key(state_dir):
+        return [data]
+    return []
+
+
+def _slot_below(parted: PartedClients, client: str, domain: str) -> int:
+    return parted.slot_of(client, b"" if domain == "." else from_text(domain))
 
 
 def _in_slots(slots: frozenset[int]) -> Callable[[str], bool]:
@@ -257,7 +319,8 @@ def several_of(settings: Settings, make: Callable[..., Any]) -> Several | None:
     _adopt_spools(settings)
     if settings.detector_processes == 1:
         return None
-    exchange = DetectorExchange(settings.detector_processes, _key(settings.state_dir))
+    parted = PartedClients(settings.shared_clients)
+    exchange = DetectorExchange(settings.detector_processes, _key(settings.state_dir), parted)
     return Several(exchange, lambda name: make(among=Among(exchange, name, settings.state_dir)))
 
 
@@ -285,6 +348,8 @@ def check_several(settings: Settings) -> None:
     """Raise SettingsError for settings that several detectors cannot have."""
     if settings.detector_processes > 1 and settings.of(privacy.SPEC)["privacy"] != "off":
         raise SettingsError("cannot use setting DETECTOR_PROCESSES: more than 1 needs PRIVACY=off")
+    if settings.shared_clients and bus_options.SPEC.factory(settings.of(bus_options.SPEC)).servers:
+        raise SettingsError("cannot use setting SHARED_CLIENTS with STREAM: on a bus each client has one slot")
 
 
 def _key(state_dir: Path) -> Key:

@@ -168,14 +168,14 @@ class OnBus(Among):
         self,
         detector: LiveDetector,
         store: FlowHourStore,
-        then: Callable[[Callable[[str], bool], int], None],
+        then: Callable[[Callable[[str, str], bool], int], None],
         model: Callable[[], FlowModel | None],
     ) -> dict[str, Any]:
         """What keeps the flow-hours of its slots."""
         if not isinstance(detector, SlottedDetector):
             return {}
 
-        def holds(client: str) -> bool:
+        def holds(client: str, domain: str) -> bool:
             return str(self.slot_of(client)) in self.tokens.of
 
         return {"slot_hours": SlotHours(detector, store, self.link.options.slots, partial(then, holds), model)}

@@ -228,7 +228,7 @@ def _alerts_of(settings: Settings, manager: AlertManager, among: Among | None) -
 def _hours_of(
     settings: Settings, store: Store, detector: TunnelDetector, folder: Path, among: Among | None
 ) -> HourCollector:
-    mine = (lambda client: True) if among is None else among.owns_client
+    mine = (lambda client, domain: True) if among is None else among.owns_flow
     return HourCollector(
         detector,
         FlowHourStore(store),
@@ -440,7 +440,7 @@ def _deep(settings: Settings) -> dict[str, Any]:
 
 
 def _after_hour(
-    settings: Settings, store: Store, detector: LiveDetector, mine: Callable[[str], bool], hour: int
+    settings: Settings, store: Store, detector: LiveDetector, mine: Callable[[str, str], bool], hour: int
 ) -> None:
     """What follows when an hour's flow-hours are written: labels, what looks like a tunnel, then the review queue.
 
@@ -463,7 +463,7 @@ def _after_hour(
         found = [*likely, *images.suspects(hour, now)]
     # One budget for all that is learnt, as if this process were alone: what others list is not listed twice.
     listed = within_budget(store, found, budget, now)
-    detector.appraise({}, [one for one in listed if mine(one[1])], images.by_key())
+    detector.appraise({}, [one for one in listed if mine(*one[1:3])], images.by_key())
 
 
 def image_learner_of(settings: Settings, store: Store) -> ImageLearner:

@@ -15,6 +15,7 @@ from agents.runtime.judging.judge import JudgeParts
 from agents.stream.mailbox import Mailbox
 from agents.stream.note import SharedNote
 from agents.stream.shared import Bell
+from agents.stream.slots import PartedClients
 
 FACTS_BYTES = 4 << 20
 """Room for facts: some 20,000 sums."""
@@ -23,10 +24,11 @@ FACTS_BYTES = 4 << 20
 class DetectorExchange:
     """The memory that detectors and the process `network` share; made before they are forked.
 
-    key: of all hashes, which all of them must have.
+    key: of all hashes, which all of them must have. parted: clients that several of them judge.
     """
 
-    def __init__(self, detectors: int, key: Key) -> None:
+    def __init__(self, detectors: int, key: Key, parted: PartedClients | None = None) -> None:
+        self.parted = parted or PartedClients()
         self.names = [f"detector-{number + 1}" for number in range(detectors)]
         self.key, self.tables, self.bell = key, known_tables(), Bell()
         self.facts = SharedNote(FACTS_BYTES)
@@ -35,7 +37,7 @@ class DetectorExchange:
 
     def view(self, name: str) -> NetworkView:
         """What one detector sees of the others."""
-        return NetworkView(name, self.tables, self._reading())
+        return NetworkView(name, self.tables, self._reading(), self.parted.has)
 
     def views(self) -> Callable[[int], NetworkView]:
         """What the detectors of one process see of the others, by their slots; facts are read once for all of them."""

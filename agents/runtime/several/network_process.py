@@ -11,6 +11,7 @@ from typing import Any
 
 from agents.alerting.intake_losses import IntakeLosses
 from agents.alerting.losses import Losses
+from agents.detection.shared.busy_clients import busy_clients
 from agents.detection.shared.detector_report import detector_report_of
 from agents.runtime.heartbeat import STALE_S, DetectorHealth
 from agents.runtime.judging.judge import Judge
@@ -96,6 +97,7 @@ class NetworkLoop:
         if self._listened is not None:
             self._listened.note(run_id, streamed[0]["counters"]["received"])
         self._intake_losses.note(losing_intakes(self._judge.state_dir))
+        busy = busy_clients([told.get("busy", {}) for told in notes])
         oldest = [one["oldest_unjudged_at"] for one in streamed if one["oldest_unjudged_at"]]
         return replace(
             own,
@@ -117,6 +119,7 @@ class NetworkLoop:
             hunting=_hunting([told.get("hunting", {}) for told in notes]),
             scoring=scoring_summed([told.get("scoring", {}) for told in notes]),
             detectors=detectors,
+            busy={client: part for client, part in busy.items() if not self._exchange.parted.has(client)},
         )
 
     def _told(self, name: str) -> Mapping[str, Any]:

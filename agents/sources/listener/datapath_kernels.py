@@ -89,7 +89,7 @@ from agents.sources.listener.traffic_kernels import (
 from agents.sources.listener.upstream import BIND_TRIES, FOLDS, NEAR_MISSES_MAX, PLAIN, POOL_SIZE, PORT_MIN
 from agents.stream.ring import DROPPED, HEAD, SLEEPING, TAIL
 from agents.stream.ring_kernels import admits
-from agents.stream.slot_kernels import slot_of
+from agents.stream.slot_kernels import slot_of_query
 
 # Structures of the system calls.
 
@@ -300,6 +300,7 @@ class DatapathState(NamedTuple):
     ring_backlog: NDArray[np.int32]
     ring_counted: NDArray[np.int64]
     ring_key: NDArray[np.uint64]
+    ring_parted: NDArray[np.uint64]
     handed: NDArray[Any]  # HANDED, a ring of 2n
     returned: NDArray[np.int32]  # (n,), a ring
     carried: NDArray[np.uint8]  # (…, BUFFER), a ring
@@ -1438,8 +1439,8 @@ def cut(message: Any, question: int, start: int, end: int) -> int:
 
 
 @kernel_in_place
-def _detector_of(s: DatapathState, v6: bool, address: Any) -> Any:
-    """The number of the detector that judges a client."""
+def _detector_of(s: DatapathState, v6: bool, address: Any, message: Any, end: int) -> Any:
+    """The number of the detector that judges a query. message[HEADER_SIZE : end - 5]: its name."""
     client = s.client
     if v6:
         copy_bytes(client, 0, address, 8, 16)
@@ -1447,7 +1448,7 @@ def _detector_of(s: DatapathState, v6: bool, address: Any) -> Any:
         client[:10] = 0
         client[10:12] = 0xFF
         copy_bytes(client, 12, address, 4, 4)
-    return slot_of(client) % len(s.ring_recorded)
+    return slot_of_query(client, message, HEADER_SIZE, end - 5, s.ring_parted) % len(s.ring_recorded)
 
 
 @kernel_in_place
@@ -1468,7 +1469,7 @@ def _record(
     message: its answer, with the question as it was asked, and with its facts in `facts`.
     """
     v6 = s.ports[port].v6 != 0
-    detector = 0 if len(s.ring_recorded) == 1 else _detector_of(s, v6, address)
+    detector = 0 if len(s.ring_recorded) == 1 else _detector_of(s, v6, address, message, end)
     numbers, records = s.ring_numbers[detector], s.ring_records[detector]
     head, tail = numbers[HEAD] + s.ring_recorded[detector], numbers[TAIL]
     if head - tail >= len(records):

@@ -108,6 +108,15 @@ LONG = {"evasions": 2, "golden tunnels": 5, "look-alikes": 2}
 PAIRS = [(name, one) for name in CAPTURES for one in MANY if one == LONG.get(name, one)]
 
 
+RESOLVER = "10.0.0.53"
+PARTED_CAPTURES = ["forty clients, many domains"]
+
+
+def behind(resolver: str, rows: Sequence[Row]) -> list[Row]:
+    """The rows as a listener hears them from a resolver that forwards them all."""
+    return [(row[0], resolver, *row[2:]) for row in rows]
+
+
 def same(rows: Sequence[Row], detectors: int, lag_s: float = LAG_S) -> tuple[list[Told], list[Told]]:
     """What one detector finds, and what several do, without clients' own incidents beside one of all clients that one
     detector has, too: while a message is under way, both may open."""
@@ -123,6 +132,17 @@ def same(rows: Sequence[Row], detectors: int, lag_s: float = LAG_S) -> tuple[lis
 def test_any_number_of_detectors_finds_what_one_finds(capture: str, detectors: int) -> None:
     alone, found = same(CAPTURES[capture](), detectors)
     assert found == alone
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("capture", "detectors"), [(name, one) for name in PARTED_CAPTURES for one in MANY])
+def test_any_number_finds_what_one_finds_behind_one_address(capture: str, detectors: int) -> None:
+    """All clients of a capture behind a resolver, whose queries all detectors judge."""
+    rows = behind(RESOLVER, CAPTURES[capture]())
+    alone = told(incidents_of_slices(rows, shipped_model(), lag_s=LAG_S))
+    found = told(incidents_of_several(rows, shipped_model(), detectors, lag_s=LAG_S, parted=RESOLVER))
+    assert found == alone != []
 
 
 @pytest.mark.slow

@@ -342,7 +342,7 @@ def test_after_an_hour_the_detector_lists_it_within_the_budget(store: Store, tmp
     strange(store, "other.example", "10.9.9.8")
     with collecting(store, tmp_path) as one:
         one.ask([query(NOW, "10.9.9.9", "a.slow.example"), query(NOW + 1, "10.9.9.8", "a.other.example")])
-        _after_hour(settings, store, one.detector, lambda client: True, LAST)
+        _after_hour(settings, store, one.detector, lambda client, domain: True, LAST)
         told = one.detector.tick(NOW + 5)
         assert told is not None
         (incident,) = told.incidents
@@ -352,5 +352,5 @@ def test_after_an_hour_the_detector_lists_it_within_the_budget(store: Store, tmp
     (tmp_path / "off").mkdir()
     with collecting(store, tmp_path / "off") as one:
         one.ask([query(NOW, "10.9.9.9", "a.slow.example")])
-        _after_hour(off, store, one.detector, lambda client: True, LAST)
+        _after_hour(off, store, one.detector, lambda client, domain: True, LAST)
         assert one.detector.tick(NOW + 5) is None

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from agents.cli.doctor import CHECKS
 from agents.core.errors import SettingsError
 from agents.learning.baseline import model_bytes
 from agents.learning.registry import ModelRegistry
-from agents.runtime.bootstrap import load_settings
+from agents.runtime.bootstrap import load_settings, make_folders
 from agents.runtime.bootstrap.among import check_several, drop_outdated, saved_by_slot, several_of
 from agents.runtime.health import ProcessHealth, metrics_of
 from agents.runtime.heartbeat import DetectorHealth, Heartbeat
@@ -77,7 +78,8 @@ def test_each_detector_is_in_health_and_metrics(tmp_path: Path) -> None:
         "flows": 3,
     }
     each |= {"incidents_open": 1, "unsaid": 0, "last_batch_at": 0.0}
-    state = DetectorHealth(judging=True, detectors={"detector-1": each, "detector-2": {**each, "unsaid": 4}})
+    two = {"detector-1": each, "detector-2": {**each, "unsaid": 4}}
+    state = DetectorHealth(judging=True, detectors=two, busy={"10.0.0.53": 0.63})
     beat = Heartbeat(tmp_path / "detector.json", state.to_json)
     beat.start()
     registry = ModelRegistry(tmp_path / "models", Model.from_bytes, model_bytes())
@@ -87,3 +89,21 @@ def test_each_detector_is_in_health_and_metrics(tmp_path: Path) -> None:
     assert found["error"] == "cannot rely on detector-2: see dns-tunnel doctor"
     metrics = {one.name: one.value for one in metrics_of(state)}
     assert (metrics["detector_1_scored_total"], metrics["detector_2_unsaid_total"]) == (7, 4)
+    assert metrics["detector_busiest_client_part"] == 0.63
+    assert "detector_busiest_client_part" not in {one.name for one in metrics_of(DetectorHealth())}
+
+
+def test_a_client_that_one_detector_judges_for_many_is_proposed_to_be_shared(tmp_path: Path) -> None:
+    (check,) = [check for name, _, check in CHECKS if name == "detectors"]
+    settings = load_settings(data_dir=tmp_path)
+    each = {"ok": True, "load_level": 0, "scored": 7, "flows": 3, "unsaid": 0}
+    state = DetectorHealth(judging=True, detectors={"detector-1": each}, busy={"10.0.0.53": 0.63})
+    make_folders(settings)
+    beat = Heartbeat(settings.state_dir / "detector.json", state.to_json)
+    beat.start()
+    said = check(settings)
+    beat.stop()
+    assert said.endswith(
+        "10.0.0.53 asked 63% of the last hour's queries, and one detector judges them: if it stands for many clients, "
+        "SHARED_CLIENTS=10.0.0.53 has all judge them"
+    )

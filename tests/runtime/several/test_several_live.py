@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.support.supervised import Supervised, assert_adds_up, supervised
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 CLIENTS = [f"127.0.0.{number}" for number in range(10, 30)]
+RESOLVER = "127.0.0.53"
 TUNNEL = next(client for client in CLIENTS if detector_for(client, 2) == 1)
 
 
@@ -111,6 +113,34 @@ def test_another_number_of_detectors_goes_on_from_what_was_saved(tmp_path: Path)
                 assert one.stop() == 0
             one.log.unlink()
         assert incidents(one) == [(TUNNEL, "slow.test")]
+
+
+def _has_sum(one: Supervised) -> bool:
+    return (RESOLVER, "*") in incidents(one)
+
+
+@pytest.mark.slow
+def test_one_address_that_stands_for_many_is_judged_by_all_and_its_domains_are_one_sum(tmp_path: Path) -> None:
+    """Twelve throw-away domains before each restart with another number: more than a client may have in an hour."""
+    with StubServer() as upstream:
+        names = [names_of(40 + at, 1, f"away{at}.test", 10)[0] for at in range(36)]
+        for start, detectors in enumerate(("2", "3", "2")):
+            more = {"DETECTOR_PROCESSES": detectors, "LISTENER_PROCESSES": "1", "HANG_S": "60"}
+            one = Supervised(tmp_path, upstream, SHARED_CLIENTS=RESOLVER, **more)
+            try:
+                one.wait_ready()
+                mine = names[12 * start : 12 * start + 12]
+                assert ask(one.port, RESOLVER, mine) == len(mine)
+                assert ask(one.port, CLIENTS[0], [f"www.site{at}.test" for at in range(12)]) == 12
+                state = judged(one, 24)
+                parts = sorted(each["scored"] for each in state["detectors"].values())
+                assert parts[0] > 0 and state["busy"] == {CLIENTS[0]: 0.5}
+                if start == 2:
+                    wait_until(partial(_has_sum, one), 20)
+                assert start == 2 or incidents(one) == []
+            finally:
+                assert one.stop() == 0
+            one.log.unlink()
 
 
 def test_names_of_clients_need_one_detector(inside: Inside) -> None:
