@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from agents.stream.bus.jetstream import stream_name, subject_of
-from tests.e2e.test_bus import has_stored, leader_of, name_of
-from tests.support.bus import SLOTS, Cluster, Detecting, cluster, sent_by
+from tests.e2e.test_bus import all_is_stored_once, has_stored, leader_of
+from tests.support.bus import SLOTS, Cluster, Detecting, cluster
 from tests.support.listening import wait_until
-from tests.support.patience import patient
 from tests.support.supervised import Load, Supervised
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -36,6 +35,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("no right to mount")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def name_of(host: str, number: int) -> str:
+    return f"h{number}.{host}.load.test"
 
 
 def _goes_on(bus: Cluster, count: int = 500) -> None:
@@ -90,14 +93,6 @@ def _sleeping_detector(one: Detecting, other: Detecting) -> None:
     wait_until(lambda: len(one.slots) == len(other.slots) == SLOTS // 2, 120)
 
 
-def _all_is_stored_once(bus: Cluster, heard: list[Supervised], sent: int) -> None:
-    shed = sum(host.state()["queue_dropped"] for host in heard)
-    wait_until(lambda: bus.stored() >= sent - shed, patient(120))
-    assert bus.stored() == sent - shed
-    assert bus.rows("SELECT count(DISTINCT qname) FROM queries") == [(sent - shed,)]
-    wait_until(lambda: sum(sent_by(host)["kept"] for host in heard) == 0, 60)
-
-
 def test_a_silent_server_a_full_disk_and_a_sleeping_detector_cost_nothing(tmp_path: Path, small_disk: Path) -> None:
     pytest.importorskip("nats")
     with cluster(tmp_path, servers=3) as bus:
@@ -115,5 +110,5 @@ def test_a_silent_server_a_full_disk_and_a_sleeping_detector_cost_nothing(tmp_pa
         for load in loads:
             load.stop()
         assert [len(load.answered) for load in loads] == [load.sent for load in loads]
-        _all_is_stored_once(bus, heard, sum(load.sent for load in loads))
+        all_is_stored_once(bus, heard, sum(load.sent for load in loads))
         assert [host.stop() for host in (*heard, *judging)] == [0, 0, 0, 0]

@@ -41,12 +41,14 @@ LEASE_S = 3.0
 class NatsServer:
     """`nats-server` with JetStream on a port of its own; it may be killed and started again on the same files."""
 
-    def __init__(self, folder: Path, cluster: Sequence[int] = (), number: int = 0, config: str = "") -> None:
+    def __init__(
+        self, folder: Path, cluster: Sequence[int] = (), number: int = 0, config: str = "", address: str = "127.0.0.1"
+    ) -> None:
         """cluster: ports of the routes of all servers of a cluster, of which this is one by number. config: what its
-        file says besides; with one it keeps no streams, unless that says so."""
+        file says besides; with one it keeps no streams, unless that says so. address: where it listens."""
         if shutil.which("nats-server") is None:
             pytest.skip("no nats-server")
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port, self.address = folder, free_port(), address
         self._clustered: list[str] = []
         if cluster:
             routes = ",".join(f"nats://127.0.0.1:{port}" for at, port in enumerate(cluster) if at != number)
@@ -60,11 +62,11 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.address}:{self.port}"
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        command = ["nats-server", *self._kept, "-a", "127.0.0.1", "-p", str(self.port)]
+        command = ["nats-server", *self._kept, "-a", self.address, "-p", str(self.port)]
         log = self.folder / "nats.log"
         log.write_bytes(b"")
         self.process = subprocess.Popen([*command, *self._clustered, "-l", str(log)], stdin=subprocess.DEVNULL)
@@ -147,10 +149,12 @@ class Deploying(Detecting):
 class Cluster:
     """What a test starts, with one SQLite file as the database of all."""
 
-    def __init__(self, folder: Path, upstream: StubServer, servers: int = 1) -> None:
+    def __init__(self, folder: Path, upstream: StubServer, servers: int = 1, address: str = "127.0.0.1") -> None:
         self.folder, self.upstream = folder, upstream
         routes = [free_port() for _ in range(servers)] if servers > 1 else []
-        self.servers = [NatsServer(folder / f"nats{number}", routes, number) for number in range(servers)]
+        self.servers = [
+            NatsServer(folder / f"nats{number}", routes, number, address=address) for number in range(servers)
+        ]
         self.server = self.servers[0]
         self.database = folder / "all.db"
         self.settings = {
@@ -239,10 +243,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, servers: int = 1) -> Iterator[Cluster]:
+def cluster(folder: Path, servers: int = 1, address: str = "127.0.0.1") -> Iterator[Cluster]:
     """Servers and what is started beside them, ended with the block."""
     with StubServer() as upstream:
-        made = Cluster(folder, upstream, servers)
+        made = Cluster(folder, upstream, servers, address)
         try:
             yield made
         except BaseException:

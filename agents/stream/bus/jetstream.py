@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
@@ -28,6 +29,8 @@ REQUEST_S = 5.0
 """How long one request may take."""
 CONNECT_S = 3.0
 """How long a server may take to be connected to."""
+UNHEARD_S = 10.0
+"""A connection on which nothing that is sent is acknowledged for so long is ended, and made anew."""
 START_S = 15.0
 """A server that has not answered after so many seconds cannot be used; a new cluster takes a few to elect a leader."""
 RETRY_S = 0.5
@@ -122,13 +125,25 @@ class Bus:
                     max_outstanding_pings=2,
                     pending_size=8 << 20,
                     error_cb=self._note_error,
+                    reconnected_cb=self._bound_silence,
                     **self.options.connecting,
                 ),
                 CONNECT_S,
             )
+            await self._bound_silence()
             prefix = {"prefix": SITE_API} if self.options.site else {}
             self._js = self._client.jetstream(timeout=REQUEST_S, **prefix)
         await (self._find() if self.options.site else self.ensure())
+
+    async def _bound_silence(self) -> None:
+        """Have the system end a connection whose other end acknowledges nothing (TCP_USER_TIMEOUT, tcp(7)).
+
+        The client closes a silent one only when all is sent that it had for it: after a minute's break that may take
+        one minute more, as TCP tries less and less often.
+        """
+        if self._client is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux alone has it
+            line = self._client._transport._bare_io_writer.get_extra_info("socket")
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNHEARD_S * 1000))
 
     async def _find(self) -> None:
         """See that what hosts of the main site make is there."""
