@@ -141,8 +141,10 @@ class Bus:
         The client closes a silent one only when all is sent that it had for it: after a minute's break that may take
         one minute more, as TCP tries less and less often.
         """
-        if self._client is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux alone has it
-            line = self._client._transport._bare_io_writer.get_extra_info("socket")
+        transport = getattr(self._client, "_transport", None)  # the client has no public way to its socket
+        writer = getattr(transport, "_bare_io_writer", None)
+        if writer is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux alone has it
+            line = writer.get_extra_info("socket")
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNHEARD_S * 1000))
 
     async def _find(self) -> None:
