@@ -30,6 +30,7 @@ from agents.detection.shared.detector_report import (
 )
 from agents.detection.shared.view import NetworkView
 from agents.detection.state import Asked, Kind, Told
+from agents.dns.name import ROOT
 
 
 class PartDetector(TunnelDetector):
@@ -61,9 +62,14 @@ class PartDetector(TunnelDetector):
         return max(super()._days, self._view.facts.days)
 
     def _told(self, key: tuple[str, str], client: str, evidence: Evidence, event: np.void) -> Evidence | None:
-        if key in self.incidents.open or evidence.kind == Kind.SECRET or key[1] == SCATTERED:
+        if key in self.incidents.open or key[1] == SCATTERED:
             return None
-        if self._view.is_parted(client):
+        is_parted = self._view.is_parted(client)
+        if is_parted and key[1] == ROOT:  # see parted.WHOLE
+            return evidence
+        if evidence.kind == Kind.SECRET:
+            return None
+        if is_parted:
             known = self._view.facts.parted.get(f"{client} {key[1]}", 0.0)
             if known >= self.scale.behaviour(evidence.ratio) > 0:
                 return evidence

@@ -17,13 +17,23 @@ from numpy.typing import NDArray
 from agents.core.columns import Coded, gathered
 from agents.core.types import Incident
 from agents.detection.counting.flow_kernels import SENDS, SENT_WINDOWS
+from agents.detection.incidents import kind_word
 from agents.detection.limits import SCATTERED, Evidence
 from agents.detection.shared.detector_report import DetectorReport, batch_of_report, empty_report, rows_of_asked
 from agents.detection.shared.part import PartDetector
 from agents.detection.state import NONE, WATCHED, Kind, Sign, Told
+from agents.dns.name import ROOT
 
 OVER_DOMAINS = (Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SIBLINGS)
 """Kinds of evidence that lie with a flow, though they are sums over the client's domains."""
+WHOLE = (SCATTERED, ROOT)
+"""Domains that no detector has the whole of: names without any domain have no two labels in common."""
+_WORDS = frozenset(kind_word(Evidence(0.0, kind=kind)) for kind in OVER_DOMAINS)
+
+
+def is_over_domains(incident: Incident) -> bool:
+    """Whether a sum over a parted client's domains opened an incident of it, so that no detector goes on with it."""
+    return incident.domain in WHOLE or incident.evidence.get("kind") in _WORDS
 
 
 class PartedDetector(PartDetector):
@@ -75,11 +85,17 @@ class PartedDetector(PartDetector):
         at = rows[again["row"]]
         sent["apart"][at], sent["parts"][at] = again["apart"], again["parts"]
         sent["windows"][at] = np.where(again["windows"] == NONE, NONE, again["windows"] + len(said.windows))
+        whole = np.isin(said.domains.codes[at], [code for code, one in enumerate(said.domains.values) if one == ROOT])
+        for name in ("alone", "settles", "leaked"):
+            sent[name][at[whole]] = again[name][whole]
+        for row in at[whole].tolist():
+            if (known := self.incidents.open.get((said.clients[row], ROOT))) is not None:
+                sent["own_since"][row] = known.detected_at
         return sent, np.concatenate([said.windows, told.sent_windows[: told.counts[SENT_WINDOWS]]])
 
     def _told(self, key: tuple[str, str], client: str, evidence: Evidence, event: np.void) -> Evidence | None:
         """The evidence, if the detector of its domain judges by it."""
-        over_domains = key[1] == SCATTERED or evidence.kind in OVER_DOMAINS or evidence.sign == Sign.SIBLINGS
+        over_domains = key[1] in WHOLE or evidence.kind in OVER_DOMAINS or evidence.sign == Sign.SIBLINGS
         if over_domains or key in self.incidents.open:
             return None
         if evidence.ratio >= 1 and evidence.kind not in (Kind.BEACON, Kind.POLLS):
@@ -102,7 +118,7 @@ class PartedDetector(PartDetector):
 
     def restore(self, incidents: Sequence[Incident]) -> None:
         """Go on with open incidents of clients' sums over domains."""
-        super().restore([one for one in incidents if one.domain == SCATTERED and self._view.is_parted(one.client)])
+        super().restore([one for one in incidents if self._view.is_parted(one.client) and is_over_domains(one)])
 
     def _roll(self) -> None:
         """Nothing: the detectors of its domains say who asks below them."""

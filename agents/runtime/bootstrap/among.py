@@ -22,6 +22,7 @@ from agents.detection import privacy, snapshot
 from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, WINDOWS_FILE, TunnelDetector
 from agents.detection.limits import SCATTERED
 from agents.detection.shared.part import PartDetector, TrialPartDetector
+from agents.detection.shared.parted import is_over_domains
 from agents.detection.shared.roles import LiveDetector
 from agents.detection.shared.together import PARTED_FILE, TogetherDetector
 from agents.dns.name import from_text
@@ -184,7 +185,7 @@ class Among:
         others = [self.state_dir / f"{name}-of-{self.detectors}" for name in self.exchange.names]
         parts = {
             "restore": partial(self._restore_network, detector),
-            "owns": lambda one: one.client == NETWORK or (one.domain == SCATTERED and parted.has(one.client)),
+            "owns": self.counts,
             "erase_to": others,
             "saved": partial(drop_outdated, self.state_dir),
             "counter": detector,
@@ -192,7 +193,11 @@ class Among:
         return MadeDetector(detector, parts)
 
     def _owns(self, incident: Incident) -> bool:
-        return incident.client != NETWORK and self.owns_flow(incident.client, incident.domain)
+        return not self.counts(incident) and self.owns_flow(incident.client, incident.domain)
+
+    def counts(self, incident: Incident) -> bool:
+        """Whether the process `network` goes on with an open incident."""
+        return incident.client == NETWORK or (self.exchange.parted.has(incident.client) and is_over_domains(incident))
 
     def owns_flow(self, client: str, domain: str) -> bool:
         """Whether this detector judges a client's queries below a domain."""

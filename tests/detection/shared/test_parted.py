@@ -67,12 +67,20 @@ def crowded() -> list[Row]:
     return rows
 
 
+def without_domains() -> list[Row]:
+    """Names whose last label can be no top level: all of them are one flow, below the root."""
+    rng = random.Random(13)
+    names = [f"{data(rng, 12)}.{data(rng, 5)}.9{data(rng, 5)}" for _ in range(60)]
+    return [query(START + 20 * n, RESOLVER, name) for n, name in enumerate(names)]
+
+
 CAPTURES: dict[str, Callable[[], list[Row]]] = {
     "throw-away domains": throw_away,
     "words": words,
     "a dozen carriers": spread,
     "order of names": ordered,
     "throw-away domains in a crowd": crowded,
+    "names without any domain": without_domains,
 }
 
 

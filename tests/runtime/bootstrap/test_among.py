@@ -10,14 +10,19 @@ import pytest
 
 from agents.cli.doctor import CHECKS
 from agents.core.errors import SettingsError
+from agents.core.text import NETWORK
+from agents.detection.limits import SCATTERED
+from agents.dns.name import ROOT
 from agents.learning.baseline import model_bytes
 from agents.learning.registry import ModelRegistry
 from agents.runtime.bootstrap import load_settings, make_folders
-from agents.runtime.bootstrap.among import check_several, drop_outdated, saved_by_slot, several_of
+from agents.runtime.bootstrap.among import Among, check_several, drop_outdated, saved_by_slot, several_of
 from agents.runtime.health import ProcessHealth, metrics_of
 from agents.runtime.heartbeat import DetectorHealth, Heartbeat
+from agents.runtime.several.exchange import DetectorExchange
 from agents.scoring.model import Model
-from agents.stream.slots import SLOTS
+from agents.stream.slots import SLOTS, PartedClients
+from tests.support.incidents import incident
 
 EVERY = frozenset(range(SLOTS))
 NAME = "windows.snapshot"
@@ -66,6 +71,27 @@ def test_clients_must_be_known_by_their_addresses(tmp_path: Path) -> None:
     check_several(load_settings(data_dir=tmp_path, privacy="truncate"))
     with pytest.raises(SettingsError, match="DETECTOR_PROCESSES: more than 1 needs PRIVACY=off"):
         check_several(load_settings(data_dir=tmp_path, detector_processes=2, privacy="truncate"))
+
+
+def test_an_open_incident_of_a_shared_client_is_gone_on_with_by_one_process(tmp_path: Path) -> None:
+    """Whoever opened it: sums over domains, and names without any domain, are of `network`."""
+    exchange = DetectorExchange(3, (1, 2), PartedClients("10.0.0.53"))
+
+    def owners(client: str, domain: str, kind: str = "information") -> list[str]:
+        one = incident(client=client, domain=domain, evidence={"kind": kind})
+        among = [Among(exchange, name, tmp_path) for name in exchange.names]
+        names = [each.name for each in among if each._owns(one)]
+        return names + ["network"] * Among(exchange, "network", tmp_path).counts(one)
+
+    over_domains = [(SCATTERED, "scattered"), (ROOT, "encoded"), ("a.example", "spread"), ("b.example", "siblings")]
+    assert [owners("10.0.0.53", *one) for one in over_domains] == [["network"]] * len(over_domains)
+    below = {name for n in range(20) for name in owners("10.0.0.53", f"site{n}.example")}
+    assert below == set(exchange.names)
+    assert all(len(owners("10.0.0.53", f"site{n}.example")) == 1 for n in range(20))
+    (own,) = {tuple(owners("10.0.0.54", *one)) for one in over_domains}
+    assert len(own) == 1 and own != ("network",)
+    assert owners(NETWORK, "a.example") == ["network"]
+    exchange.close()
 
 
 def test_each_detector_is_in_health_and_metrics(tmp_path: Path) -> None:
