@@ -186,10 +186,15 @@ class Among:
             "restore": partial(self._restore_network, detector),
             "owns": lambda one: one.client == NETWORK or (one.domain == SCATTERED and parted.has(one.client)),
             "erase_to": others,
-            "saved": partial(drop_outdated, self.state_dir),
+            "saved": self._drop_outdated,
             "counter": detector,
         }
         return MadeDetector(detector, parts)
+
+    def _drop_outdated(self) -> None:
+        drop_outdated(self.state_dir)
+        if not self.exchange.parted:  # nobody counts by these sums, nor has what people erase taken out of them
+            (self.state_dir / PARTED_FILE).unlink(missing_ok=True)
 
     def _owns(self, incident: Incident) -> bool:
         return incident.client != NETWORK and self.owns_flow(incident.client, incident.domain)
