@@ -187,10 +187,15 @@ class Among:
             "restore": partial(self._restore_network, detector),
             "owns": self.counts,
             "erase_to": others,
-            "saved": partial(drop_outdated, self.state_dir),
+            "saved": self._drop_outdated,
             "counter": detector,
         }
         return MadeDetector(detector, parts)
+
+    def _drop_outdated(self) -> None:
+        drop_outdated(self.state_dir)
+        if not self.exchange.parted:  # nobody counts by these sums, nor has what people erase taken out of them
+            (self.state_dir / PARTED_FILE).unlink(missing_ok=True)
 
     def _owns(self, incident: Incident) -> bool:
         return not self.counts(incident) and self.owns_flow(incident.client, incident.domain)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,12 +27,14 @@ from agents.learning.release.transitions import Author, Transition
 from agents.runtime.bus.cluster_models import SILENT_S
 from agents.runtime.bus.model_sharing import (
     CHAMPION,
+    CHAMPION_TAKEN_FILE,
     ModelInForce,
     OnBusThread,
     TakingRegistry,
     model_in_force_of,
     model_on_bus,
     put_model,
+    taken_mark,
 )
 from agents.scoring.model import Model
 from agents.stream.bus.jetstream import BusError, ConflictError, Versioned
@@ -128,6 +130,16 @@ class CanaryRow(Protocol):
         """The canary that runs: model_id, champion, begun_at (Unix seconds), terms; None if none does."""
         ...
 
+    def transitions(self) -> Sequence[Transition]:
+        """What became of versions, the oldest first."""
+        ...
+
+
+def _is_of_bus(registry: CanaryRow, row: Mapping[str, Any]) -> bool:
+    """Whether a CanaryTaker began the canary of a folder of models, which two hosts may share."""
+    begun = [one for one in registry.transitions() if one.action == "begin canary"]
+    return bool(begun) and begun[-1].model_id == row["model_id"] and begun[-1].by == _BEGUN.by
+
 
 class SendingModels(CanaryRow, ModelInUse[Model], Protocol):
     """… where canaries are begun."""
@@ -166,17 +178,15 @@ class CanarySender(OnBusThread):
         row, found = self._registry.canary(), link.value(CANARY)
         known, is_damaged = _known_canary(found)
         if row is None:
-            mine = known is not None and known.candidate is not None and known.host == self._host
-            if (mine or is_damaged) and self._is_champion_sent(link):
+            # What this host has sent: a bus that was made anew has forgotten it, the hosts that judge have not.
+            last = known if found.revision else self._sent
+            mine = last is not None and last.candidate is not None and last.host == self._host
+            if (mine or is_damaged) and self._is_followed(link, last):
                 self._put(link, CanaryInForce(None, "", {}, self._host), found.revision)
             return
-        if not (self._is_sent(row) and known is not None):
-            candidate = put_model(
-                link, self._registry, self._registry.get(str(row["model_id"])), float(row["begun_at"]), self._host
-            )
-            wanted = CanaryInForce(candidate, str(row.get("champion", "")), dict(row.get("terms", {})), self._host)
-            if not self._put(link, wanted, found.revision):
-                return
+        is_known = _is_of_bus(self._registry, row) or (self._is_sent(row) and known is not None)
+        if not is_known and not self._send(link, row, known, found.revision):
+            return
         if time.monotonic() - self._summed_at >= SUM_S:
             counts = counts_on_bus(link, str(row["model_id"]), float(row["begun_at"]))
             write_atomic(self._path, json.dumps(counts.to_json()).encode(), mode=PRIVATE_MODE, sync=False)
@@ -191,10 +201,28 @@ class CanarySender(OnBusThread):
             and sent.candidate.since == row["begun_at"]
         )
 
-    def _is_champion_sent(self, link: BusLink) -> bool:
-        """Whether hosts see what follows a canary before they see its end: else what it alone had found would close."""
+    def _send(self, link: BusLink, row: Mapping[str, Any], known: CanaryInForce | None, revision: int) -> bool:
+        """Send the canary of a row; whether that is done. Objects are put once more by each process: they may be lost.
+
+        What the key has already stays: a new revision would be one more beginning where people have ended it.
+        """
+        candidate = put_model(
+            link, self._registry, self._registry.get(str(row["model_id"])), float(row["begun_at"]), self._host
+        )
+        wanted = CanaryInForce(candidate, str(row.get("champion", "")), dict(row.get("terms", {})), self._host)
+        if known == wanted:
+            self._sent = wanted
+            return True
+        return self._put(link, wanted, revision)
+
+    def _is_followed(self, link: BusLink, last: CanaryInForce | None) -> bool:
+        """Whether hosts see a canary's promotion before they see its end: else what it alone had found would close.
+
+        last: what ends, None = not known.
+        """
         model_id = self._registry.current().model_id
-        if self._registry.origin != "champion":
+        is_other = last is not None and last.candidate is not None and last.candidate.model_id != model_id
+        if is_other or self._registry.origin != "champion":
             return True
         found = link.value(CHAMPION)
         return bool(found.revision) and model_in_force_of(found.data).model_id == model_id
@@ -222,13 +250,14 @@ class CanaryTaker(OnBusThread):
         """load: as the registry's."""
         super().__init__("canary-taker", connect)
         self._registry, self._load, self._path = registry, load, state_dir / TAKEN_FILE
+        self._models_path = state_dir / CHAMPION_TAKEN_FILE
         self._refused = 0
 
     def look(self, link: BusLink) -> None:
         """Take what is new, once, whatever clocks say."""
         found = link.value(CANARY)
         mark = link.bus.token_base + found.revision
-        if not found.revision or mark in (self._taken(), self._refused):
+        if not found.revision or mark in (taken_mark(self._path), self._refused):
             return
         try:
             is_done = self._follow(link, canary_in_force_of(found.data))
@@ -240,13 +269,6 @@ class CanaryTaker(OnBusThread):
         if is_done:
             write_atomic(self._path, str(mark).encode(), mode=PRIVATE_MODE)
 
-    def _taken(self) -> int:
-        """The revision that was taken last, also by an earlier process."""
-        try:
-            return int(self._path.read_text("utf-8"))
-        except (OSError, ValueError):
-            return 0
-
     def _follow(self, link: BusLink, wanted: CanaryInForce) -> bool:
         """Have the canary here that is wanted; whether that is done."""
         row, candidate = self._registry.canary(), wanted.candidate
@@ -255,7 +277,7 @@ class CanaryTaker(OnBusThread):
                 self._registry.restart_canary(candidate.since)
             return True
         if row is not None:
-            if not self._is_of_bus(row):
+            if not _is_of_bus(self._registry, row):
                 if candidate is None:  # begun in this folder since
                     return True
                 raise StoreError(
@@ -269,16 +291,15 @@ class CanaryTaker(OnBusThread):
             self._begin(link, candidate, wanted)
         return True
 
-    def _is_of_bus(self, row: Mapping[str, Any]) -> bool:
-        """Whether a canary was begun by this; two hosts may share a folder."""
-        begun = [one for one in self._registry.transitions() if one.action == "begin canary"]
-        return bool(begun) and begun[-1].model_id == row["model_id"] and begun[-1].by == _BEGUN.by
-
     def _is_promoted_soon(self, link: BusLink, row: Mapping[str, Any]) -> bool:
-        """Whether the bus has the canary as the model in use, which this host is about to take: that ends it."""
+        """Whether the bus has the canary as the model in use, which this host is about to take: that ends it.
+
+        One that was taken, and is not in use, was passed over: people have decided something here since.
+        """
         found = link.value(CHAMPION)
         is_wanted = bool(found.revision) and model_in_force_of(found.data).model_id == row["model_id"]
-        return is_wanted and not self._registry.pinned()
+        is_taken = taken_mark(self._models_path) == link.bus.token_base + found.revision
+        return is_wanted and not is_taken and not self._registry.pinned()
 
     def _begin(self, link: BusLink, candidate: ModelInForce, wanted: CanaryInForce) -> None:
         if pinned := self._registry.pinned():

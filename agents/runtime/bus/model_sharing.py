@@ -39,7 +39,7 @@ TELL_S = 10.0
 """How often a host says what it runs."""
 FORGOTTEN_S = 86_400.0
 """A host that has said nothing for so long is not listed any more."""
-TAKEN_FILE = "model_of_bus"
+CHAMPION_TAKEN_FILE = "model_of_bus"
 STOP_S = 10.0
 _AUTHOR = Author("the bus", "another host has deployed it")
 _log = structlog.get_logger()
@@ -101,6 +101,14 @@ def model_on_bus(link: BusLink, found: ModelInForce, load: Callable[[bytes], Mod
     if model.model_id != found.model_id:
         raise StoreError(f"cannot take model {found.model_id} from the bus: it is {model.model_id}")
     return model
+
+
+def taken_mark(path: Path) -> int:
+    """The revision that a host has taken last, also by an earlier process, as a file has it; 0 = none."""
+    try:
+        return int(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return 0
 
 
 class OnBusThread(RepeatingThread):
@@ -200,25 +208,18 @@ class ModelTaker(OnBusThread):
         """load: as the registry's. told: what the table of hosts is to say of this one beside its model."""
         super().__init__("model-taker", connect)
         self._registry, self._load, self._host, self._told = registry, load, host, told
-        self._path = state_dir / TAKEN_FILE
+        self._path = state_dir / CHAMPION_TAKEN_FILE
         self._refused, self._told_at = 0, 0.0
 
     def look(self, link: BusLink) -> None:
         """Take what is new, and tell."""
         champion = link.value(CHAMPION)
         mark = link.bus.token_base + champion.revision
-        if champion.revision and mark not in (self._taken(), self._refused):
+        if champion.revision and mark not in (taken_mark(self._path), self._refused):
             self._take(link, model_in_force_of(champion.data), mark)
         if time.monotonic() - self._told_at >= TELL_S:
             self._tell(link)
             self._told_at = time.monotonic()
-
-    def _taken(self) -> int:
-        """The revision that was taken last, also by an earlier process."""
-        try:
-            return int(self._path.read_text("utf-8"))
-        except (OSError, ValueError):
-            return 0
 
     def _take(self, link: BusLink, found: ModelInForce, mark: int) -> None:
         if self._registry.current().model_id != found.model_id and not self._is_newer_here(found):

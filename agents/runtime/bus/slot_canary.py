@@ -121,12 +121,10 @@ class SlotCanaries:
             self._tell(slot, one)
 
     def saved_files(self, slot: int, lock: AbstractContextManager[Any]) -> Mapping[str, bytes]:
-        """The counts; where its canary has not begun here, those that were found."""
+        """The counts; where none runs here, those that were found: it may run at the host that has the slot next."""
         one = self._slots[slot]
         with lock:
-            over = self._looked and self._known is None
             one.saving = one.found if one.canary is None else json.dumps(one.canary.counts.to_json()).encode()
-            one.saving = b"" if over else one.saving
         return {CANARY_FILE: one.saving} if one.saving else {}
 
     def note_saved(self, slot: int) -> None:

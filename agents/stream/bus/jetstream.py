@@ -144,8 +144,9 @@ class Bus:
         transport = getattr(self._client, "_transport", None)  # the client has no public way to its socket
         writer = getattr(transport, "_bare_io_writer", None)
         if writer is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux alone has it
-            line = writer.get_extra_info("socket")
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNHEARD_S * 1000))
+            with contextlib.suppress(OSError):  # it has ended already, and the client is about to see that
+                line = writer.get_extra_info("socket")
+                line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNHEARD_S * 1000))
 
     async def _find(self) -> None:
         """See that what hosts of the main site make is there."""

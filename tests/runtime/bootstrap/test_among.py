@@ -11,7 +11,8 @@ import pytest
 from agents.cli.doctor import CHECKS
 from agents.core.errors import SettingsError
 from agents.core.text import NETWORK
-from agents.detection.limits import SCATTERED
+from agents.detection.limits import SCATTERED, Scale
+from agents.detection.shared.together import PARTED_FILE
 from agents.dns.name import ROOT
 from agents.learning.baseline import model_bytes
 from agents.learning.registry import ModelRegistry
@@ -20,6 +21,7 @@ from agents.runtime.bootstrap.among import Among, check_several, drop_outdated, 
 from agents.runtime.health import ProcessHealth, metrics_of
 from agents.runtime.heartbeat import DetectorHealth, Heartbeat
 from agents.runtime.several.exchange import DetectorExchange
+from agents.runtime.several.network_process import NETWORK_PROCESS
 from agents.scoring.model import Model
 from agents.stream.slots import SLOTS, PartedClients
 from tests.support.incidents import incident
@@ -51,6 +53,27 @@ def test_of_each_slot_the_newest_file_counts(tmp_path: Path) -> None:
     drop_outdated(tmp_path)
     assert [whole.exists(), half.exists(), third.exists()] == [False] * 3
     assert all(path.exists() for path in newer)
+
+
+@pytest.mark.parametrize("shared", ["", "10.0.0.53"])
+def test_sums_of_shared_clients_are_kept_as_long_as_there_are_some(tmp_path: Path, shared: str) -> None:
+    """What is erased is taken out of the file only where it is written anew."""
+    settings = load_settings(data_dir=tmp_path, detector_processes=2, shared_clients=shared)
+    several: list[Among] = []
+
+    def parts(among: Among) -> Any:
+        several.append(among)
+
+    made = several_of(settings, parts)
+    assert made is not None
+    sums = settings.state_dir / PARTED_FILE
+    sums.parent.mkdir(parents=True, exist_ok=True)
+    sums.write_bytes(b"x")
+    made.make(NETWORK_PROCESS)
+    model = Model.from_bytes(model_bytes())
+    several[0].made(lambda kind: kind(model, 64, 3600.0, Scale())).parts["saved"]()
+    assert sums.exists() == bool(shared)
+    made.exchange.close()
 
 
 def test_batches_that_wait_are_looked_for_by_any_number(tmp_path: Path) -> None:

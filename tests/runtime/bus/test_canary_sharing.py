@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,7 @@ from agents.stream.bus.link import BusLink, newest_of
 from tests.runtime.bus.test_bus_damage import options_of
 from tests.support.bus import NatsServer
 from tests.support.carrier import LOOSE, TIGHT, with_factor
+from tests.support.listening import wait_until
 from tests.support.patience import patient
 
 pytestmark = pytest.mark.integration
@@ -70,6 +72,10 @@ class Hosts:
     def take_canary(self) -> None:
         """What a process that begins now takes."""
         CanaryTaker(lambda: self.link, self.judges, Model.from_bytes, self.folder / "b").look(self.link)
+
+    def restart(self) -> None:
+        """The process that sends canaries begins anew."""
+        self.senders = self.senders[0], CanarySender(lambda: self.link, self.deploys, "a", self.counts)
 
     def begin(self, factor: float = TIGHT, at: float = 1000.5, terms: dict[str, object] = TERMS) -> str:
         model = with_factor(factor)
@@ -202,6 +208,67 @@ def test_another_host_that_deploys_and_has_none_leaves_it(hosts: Hosts) -> None:
     hosts.take_models()
     hosts.take_canary()
     assert began(hosts.judges) == (candidate, 1000.5)
+
+
+def test_one_that_people_have_ended_on_a_host_does_not_begin_there_again_when_schedule_starts_anew(
+    hosts: Hosts,
+) -> None:
+    hosts.begin()
+    hosts.everywhere()
+    hosts.judges.reject(with_factor(TIGHT).model_id, ANNA)
+    hosts.restart()
+    hosts.everywhere()
+    assert hosts.judges.canary() is None
+
+
+def test_its_end_is_sent_though_the_bus_has_a_champion_of_another_host(hosts: Hosts) -> None:
+    hosts.begin()
+    hosts.everywhere()
+    other = models(hosts.folder / "c")
+    other.save_candidate(with_factor(3.0))
+    other.promote(with_factor(3.0).model_id)
+    ModelSender(lambda: hosts.link, other, "c", hosts.folder / "c").look(hosts.link)
+    hosts.deploys.end_canary(False, ANNA, 3000.0)
+    hosts.everywhere()
+    assert hosts.judges.canary() is None
+
+
+def test_its_end_is_sent_to_a_bus_that_was_made_anew_meanwhile(hosts: Hosts) -> None:
+    hosts.begin()
+    hosts.everywhere()
+    hosts.deploys.end_canary(False, ANNA, 3000.0)
+    hosts.link.close()
+    made_at = time.time()
+    wait_until(lambda: time.time() > made_at + 1, 10)  # which bus it is follows from the second in which it was made
+    anew = NatsServer(hosts.folder / "new")
+    hosts.link = BusLink(options_of(anew.url), "test")
+    try:
+        hosts.everywhere()
+        assert hosts.judges.canary() is None
+    finally:
+        anew.kill()
+
+
+def test_it_ends_where_people_have_decided_since_so_that_the_promoted_one_is_not_taken(hosts: Hosts) -> None:
+    candidate = hosts.begin()
+    hosts.everywhere()
+    hosts.deploys.end_canary(True, ANNA, 3000.0)
+    hosts.send()
+    hosts.judges.pin(ANNA)
+    hosts.judges.unpin(ANNA)
+    hosts.take_models()
+    assert began(hosts.judges) == (candidate, 1000.5)
+    hosts.take_canary()
+    assert hosts.judges.canary() is None and hosts.judges.current().model_id == with_factor(LOOSE).model_id
+
+
+def test_a_host_that_deploys_sends_none_that_it_has_from_the_bus(hosts: Hosts) -> None:
+    hosts.begin()
+    hosts.everywhere()
+    CanarySender(lambda: hosts.link, hosts.judges, "b", hosts.folder / "b" / "canary.json").look(hosts.link)
+    hosts.deploys.end_canary(False, ANNA, 3000.0)
+    hosts.everywhere()
+    assert hosts.judges.canary() is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"x", b"[]", b'{"candidate": 1}'])

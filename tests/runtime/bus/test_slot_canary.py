@@ -239,6 +239,19 @@ def test_a_host_that_cannot_load_the_candidate_keeps_what_others_counted(registr
     assert three.counts["queries"] == 16
 
 
+def test_a_host_where_none_runs_keeps_what_others_counted(registry: ModelRegistry[Model], tmp_path: Path) -> None:
+    """A pinned one, or one that has not heard of it yet."""
+    one = Host(registry, 1)
+    one.judge(*messages()[:2])
+    pinned = models(tmp_path / "pinned")
+    pinned.reject(with_factor(TIGHT).model_id)
+    two = Host(pinned, 2, one.saved())
+    two.judge(*messages()[2:3])
+    three = Host(registry, 3, two.saved())
+    three.judge(*messages()[3:])
+    assert three.counts["queries"] == 16
+
+
 def test_the_counts_of_a_slot_fit_into_a_message(registry: ModelRegistry[Model]) -> None:
     """However many alerts there are."""
     host = Host(registry, 1)
