@@ -150,11 +150,6 @@ def key_of_dump(data: bytes) -> Key:
 
 
 def _of_clients(kept: Kept, wanted: Callable[[str], bool], by_domain: ByDomain | None) -> Kept:
-    words = flow_kernels.words_of(kept.flows)
-    if (words < 0).any() or words.sum() != len(kept.keys) or len(kept.flows) != len(kept.samples):
-        raise FormatError("the file is cut off")
-    if len(words) and not 0 <= kept.flows["client"].min() <= kept.flows["client"].max() < len(kept.clients):
-        raise FormatError("a flow of no client")
     held = np.array([wanted(client) for client in kept.clients], np.bool_)[kept.flows["client"]]
     if by_domain is not None:
         parted = np.array([by_domain(client, "") is not None for client in kept.clients], np.bool_)
@@ -224,7 +219,13 @@ def _read(data: bytes) -> Kept:
     rows = {_layout(kinds): kinds for kinds in (ROWS, SHORT_ROWS)}.get(head.layout)
     if rows is None or head.format not in (FORMAT, OLD_FORMAT):
         raise FormatError("written by another version")
-    return (_kept if head.format == FORMAT else _old_kept)(head, archive.body, rows)
+    kept = (_kept if head.format == FORMAT else _old_kept)(head, archive.body, rows)
+    words = flow_kernels.words_of(kept.flows)
+    if (words < 0).any() or words.sum() != len(kept.keys) or len(kept.flows) != len(kept.samples):
+        raise FormatError("the file is cut off")
+    if len(words) and not 0 <= kept.flows["client"].min() <= kept.flows["client"].max() < len(kept.clients):
+        raise FormatError("a flow of no client")
+    return kept
 
 
 def _old_archive(data: bytes) -> Archive:
@@ -371,10 +372,6 @@ def _copy_out(flows: Flows, most: int) -> Kept:
 
 def _copy_in(flows: Flows, kept: Kept) -> int:
     words, room = flow_kernels.words_of(kept.flows), flows.state.room
-    if len(kept.flows) != len(kept.samples) or (words < 0).any() or words.sum() != len(kept.keys):
-        raise FormatError("the file is cut off")
-    if len(words) and not 0 <= kept.flows["client"].min() <= kept.flows["client"].max() < len(kept.clients):
-        raise FormatError("a flow of no client")
     space = room[Room.POOL_MAX] - 2 * ROW_WORDS - (room[Room.KEYS_MAX] << SIZE_MIN)
     fits = np.searchsorted(np.cumsum(words), space, side="right")
     take = int(min(len(words), room[Room.KEYS_MAX], fits))

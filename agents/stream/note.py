@@ -23,12 +23,12 @@ class SharedNote:
 
     def __init__(self, size: int = SIZE) -> None:
         self._memory = memoryview(mmap.mmap(-1, size))
-        self._most = size - _HEAD
+        self.most = size - _HEAD  # bytes of the longest note
         self._cells = self._memory[:_HEAD].cast("q")
 
     def write(self, data: bytes) -> None:
         """Replace the note. Raises ValueError for one that is too long."""
-        if len(data) > self._most:
+        if len(data) > self.most:
             raise ValueError(f"cannot keep a note of {len(data)} bytes")
         self._cells[0] |= 1  # a writer that was killed may have left it odd
         barrier()

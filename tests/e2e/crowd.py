@@ -27,6 +27,7 @@ NAMES = 40
 UNDER_WAY = 128
 """Queries without an answer, at most: a listener's socket holds so many."""
 TICK_S, PATIENCE_S = 0.005, 10.0
+"""A client waits so long: an upstream that lost a query is asked again after seconds."""
 
 
 def name_of(host: str, number: int, per_s: int) -> str:

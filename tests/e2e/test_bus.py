@@ -22,7 +22,7 @@ from agents.core.text import NETWORK, defang
 from agents.stream.bus.jetstream import KEYS, stream_name, subject_of
 from agents.stream.slots import slot_of_client
 from tests.chaos.surroundings import WallClock
-from tests.e2e.crowd import CARRIER, Crowd
+from tests.e2e.crowd import CARRIER, PATIENCE_S, Crowd
 from tests.e2e.overload import fast_upstream
 from tests.runtime.several.test_several_live import ask, names_of
 from tests.support.bus import SLOTS, Cluster, Detecting, cluster, sent_by
@@ -94,10 +94,10 @@ class Trial:
         names = names_of(len(self.tunnels), 60, domain)
         self.tunnels.append((client, domain))
         for number, way in enumerate(ways):
+            part, port = names[number :: len(ways)], (self.site if way == "site" else self.hub).port
             with self.cut_off.here() if way == "site" else contextlib.nullcontext():
-                port = (self.site if way == "site" else self.hub).port
-                answered = ask(port, client, names[number :: len(ways)])
-            assert answered == len(names[number :: len(ways)]), f"DNS of {way} did not answer"
+                answered = ask(port, client, part, PATIENCE_S)
+            assert answered == len(part), f"{way} answered {answered} of {len(part)} queries below {domain}"
             self.asked += answered
 
     def goes_on(self, count: int = PER_S) -> None:

@@ -7,6 +7,7 @@ how many clients, and which names. Facts are small and replaced as a whole.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -41,6 +42,10 @@ def known_tables() -> KnownTables:
     )
 
 
+_GROWING = ("opened", "spent", "usual", "parted")
+"""Facts of which there are as many as there are domains, or keys of services."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of all clients together.
@@ -57,9 +62,14 @@ class Facts:
     roll: str = ""  # what counts was begun anew with this mark: each detector says then who asks below what
     parted: Mapping[str, float] = field(default_factory=dict)  # PartedDetector.scores
 
-    def packed(self) -> bytes:
-        """As JSON."""
-        return json.dumps(asdict(self)).encode()
+    def packed(self, most: float = math.inf) -> bytes:
+        """As JSON, in `most` bytes: where that is too little, the highest half of what grows with names stays."""
+        kept, rows = asdict(self), {name: getattr(self, name) for name in _GROWING}
+        while len(data := json.dumps(kept).encode()) > most and any(rows.values()):
+            for name, values in rows.items():
+                highest = sorted(values.items(), key=lambda one: -one[1])[: len(values) // 2]
+                kept[name] = rows[name] = dict(highest)
+        return data
 
 
 def facts_of(data: bytes) -> Facts:

@@ -230,7 +230,7 @@ class Among:
         slots = frozenset(range(SLOTS)) if parted else mine
         saved = [one for name in files for one in saved_by_slot(self.state_dir, name, slots)]
         try:
-            found = [(one.name, one.path.read_bytes(), _in_slots(one.slots & mine)) for one in saved]
+            found = [(one.name, data, _in_slots(one.slots & mine)) for one, data in _sound(saved)]
             detector.load_files(found, self._wants if parted else None)
         except (OSError, FormatError) as error:
             _log.warning("state_not_restored", path=str(self.folder), error=str(error))
@@ -241,7 +241,7 @@ class Among:
         """What parted clients carried over domains: from its own file, and from flows that one detector saved."""
         saved = saved_by_slot(self.state_dir, WINDOWS_FILE, frozenset(range(SLOTS)))
         try:
-            found = [*(one.path.read_bytes() for one in saved), *_parted_dump(self.state_dir)]
+            found = [*(data for _, data in _sound(saved)), *_parted_dump(self.state_dir)]
             files = [(WINDOWS_FILE, data, _no_client) for data in found]
             detector.load_files(files, partial(_all_of, self.exchange.parted))
         except (OSError, FormatError) as error:
@@ -273,7 +273,7 @@ def restored_of(settings: Settings, detector: TunnelDetector) -> dict[str, Any]:
             parted = PartedClients(settings.shared_clients)
             files: list[tuple[bytes, Callable[[str], bool]]] = []
             files += [(data, _no_client) for data in _parted_dump(state_dir) if parted]
-            files += [(one.path.read_bytes(), _in_slots(one.slots)) for one in saved]
+            files += [(data, _in_slots(one.slots)) for one, data in _sound(saved)]
             snapshot.load_some_flows(files, detector.flows, partial(_all_of, parted) if parted else None)
             for name in (NETWORK_FILE, PEAKS_FILE, HABITS_FILE):
                 if (path := state_dir / name).exists():
@@ -311,9 +311,21 @@ def _all_of(parted: PartedClients, client: str, domain: str) -> bool | None:
 def _parted_dump(state_dir: Path) -> list[bytes]:
     """The file of parted clients' sums, where there is one with the key of the newest windows."""
     path = state_dir / PARTED_FILE
-    if path.exists() and snapshot.key_of_dump(data := path.read_bytes()) == _key(state_dir):
-        return [data]
-    return []
+    found = _sound([Saved(WINDOWS_FILE, path, frozenset())] if path.exists() else [])
+    return [data for _, data in found if snapshot.key_of_dump(data) == _key(state_dir)]
+
+
+def _sound(saved: Iterable[Saved]) -> Iterator[tuple[Saved, bytes]]:
+    """Files that can be read; one that cannot is left out, and the log says so: it harms nothing but its own slots."""
+    for one in saved:
+        try:
+            data = one.path.read_bytes()
+            if one.name == WINDOWS_FILE:
+                snapshot.key_of_dump(data)
+        except (OSError, FormatError) as error:
+            _log.warning("state_not_restored", path=str(one.path), error=str(error))
+        else:
+            yield one, data
 
 
 def _slot_below(parted: PartedClients, client: str, domain: str) -> int:

@@ -73,7 +73,8 @@ class NetworkLoop:
 
     def publish(self) -> None:
         """Let the detectors know what is known now."""
-        self._exchange.facts.write(self._together.facts().packed())
+        facts = self._exchange.facts
+        facts.write(self._together.facts().packed(facts.most))
 
     def health(self) -> DetectorHealth:
         """What the heartbeat says: of this process and of all detectors."""

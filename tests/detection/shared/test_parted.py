@@ -16,6 +16,8 @@ from agents.core.types import Incident, Row, batch_of
 from agents.detection.limits import SCATTERED, Scale
 from agents.detection.shared.busy_clients import ALL, BusyClients, busy_clients
 from agents.detection.shared.detector_report import detector_report_of
+from agents.detection.shared.together import PARTED_FILE
+from agents.detection.shared.view import Facts, facts_of
 from agents.runtime.bootstrap import load_settings
 from agents.runtime.bootstrap.among import Among, MadeDetector, restored_of, several_of
 from tests.detection.test_network import data
@@ -196,6 +198,31 @@ def test_saved_sums_are_gone_on_from_by_any_number(tmp_path: Path, numbers: tupl
     assert set(found) >= set(whole.open_incidents), "what is known of names by all clients is not saved: dearer"
     assert (RESOLVER, SCATTERED) in found and len(found) <= len(whole.open_incidents) + 1
     assert Running(tmp_path / "fresh", numbers[-1]).judge(parts[-1]) == []
+
+
+@pytest.mark.slow
+def test_a_damaged_file_harms_its_own_slots_alone(tmp_path: Path) -> None:
+    before = Running(tmp_path, 2)
+    before.judge(throw_away(20))
+    before.save()
+    damaged = next(before.folder.glob("detector-1-of-2/windows.snapshot"))
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    again = Running(tmp_path, 2)
+    flows = [again.parts[name].detector.gauges()["flows"] for name in ("detector-1", "detector-2")]
+    assert flows[0] == 0 < flows[1]
+    again.save()
+    (before.folder / PARTED_FILE).write_bytes(b"nothing")
+    alone = Running(tmp_path, 1)
+    assert alone.whole.gauges()["flows"] >= flows[1]
+
+
+def test_facts_that_are_too_long_keep_what_is_highest() -> None:
+    many = {f"{number:05d}{'x' * 300}": float(number) for number in range(2_000)}
+    facts = Facts(7, 3, dict.fromkeys(many, True), many, many, {"detector-1": 5}, "mark", many)
+    assert facts_of(facts.packed()) == facts
+    kept = facts_of(facts.packed(100_000))
+    assert (kept.at_home, kept.days, kept.acked, kept.roll) == (7, 3, {"detector-1": 5}, "mark")
+    assert 0 < len(kept.parted) < 100 and min(kept.parted.values()) == 2_000 - len(kept.parted)
 
 
 def test_a_client_that_asks_much_is_told_of() -> None:

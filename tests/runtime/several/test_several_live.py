@@ -40,13 +40,13 @@ def names_of(seed: int, count: int, domain: str, size: int = 25) -> list[str]:
     return [f"{base64.b32encode(rng.randbytes(size)).decode().lower().rstrip('=')}.{domain}" for _ in range(count)]
 
 
-def ask(port: int, client: str, names: list[str]) -> int:
-    """One client asks for these names, one after the other; how many were answered."""
+def ask(port: int, client: str, names: list[str], patience_s: float = 3) -> int:
+    """One client asks for these names, one after the other; how many were answered in time."""
     answered = 0
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.bind((client, 0))
         sock.connect(("127.0.0.1", port))
-        sock.settimeout(patient(3))
+        sock.settimeout(patient(patience_s))
         for number, name in enumerate(names):
             sock.send(number.to_bytes(2) + b"\1\0\0\1\0\0\0\0\0\0" + from_text(name) + b"\0\0\1\0\1")
             with contextlib.suppress(TimeoutError):
