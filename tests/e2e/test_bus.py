@@ -100,6 +100,10 @@ class Trial:
             assert answered == len(part), f"{way} answered {answered} of {len(part)} queries below {domain}"
             self.asked += answered
 
+    def is_spread(self) -> bool:
+        """Whether each host that judges has its share of the slots."""
+        return sorted(len(one.slots) for one in self.judging) == [2, 3, 3]
+
     def goes_on(self, count: int = PER_S) -> None:
         """So many more queries are stored."""
         wait_until(partial(has_stored, self.bus, self.bus.stored() + count), 120)
@@ -132,16 +136,18 @@ def _slow_consumer(trial: Trial, slow: Detecting, line: Place) -> None:
 
 
 def _is_steady(trial: Trial) -> None:
-    """What waited has been sent, and everybody has reached the bus for a while."""
+    """What waited has been sent, everybody has reached the bus for a while, and each host that judges has its slots."""
     hosts = (trial.hub, trial.site, *trial.judging)
     seen: list[tuple[float, object]] = [(time.monotonic(), None)]
 
     def rests() -> bool:
         said = [host.state()["bus"] for host in hosts]
         now = [(one["failures"], one["error"], one.get("unsent", 0) > PER_S) for one in said]
-        if now != seen[-1][1]:
-            seen.append((time.monotonic(), now))
-        return not any(error or late for _, error, late in now) and time.monotonic() - seen[-1][0] > STEADY_S
+        state = now, [one.slots for one in trial.judging]
+        if state != seen[-1][1]:
+            seen.append((time.monotonic(), state))
+        is_well = trial.is_spread() and not any(error or late for _, error, late in now)
+        return is_well and time.monotonic() - seen[-1][0] > STEADY_S
 
     wait_until(rests, 120 + LOAD_S)
 
@@ -220,8 +226,9 @@ def running(folder: Path, clock: WallClock, hook: Webhook, site: Place, line: Pl
             away = bus.listening("b", UPSTREAMS=f"127.0.0.1:{there.port}")
         for host in (heard, away, *judging):
             host.wait_ready()
-        wait_until(lambda: sorted(len(one.slots) for one in judging) == [2, 3, 3], 120)
-        yield Trial(bus, heard, away, judging, site)
+        trial = Trial(bus, heard, away, judging, site)
+        wait_until(trial.is_spread, 120)
+        yield trial
 
 
 def test_nothing_is_lost_or_doubled_whatever_fails(tmp_path: Path, network: tuple[Place, Place]) -> None:
